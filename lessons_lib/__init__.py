@@ -1,0 +1,25 @@
+"""The library behind How Convolutional Networks See: one module a chapter, and the specimens they study."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .specimens import load_specimen as load_specimen
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_specimen"]
+
+_HOME_OF = {"load_specimen": "specimens"}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, because torch takes seconds to import, and `import lessons_lib` should not.
+    if name in _HOME_OF:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
