@@ -1,0 +1,27 @@
+"""What several test files share: where the local data are, and a home that is not the user's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read before any test changes the environment.
+LOCAL_DATA = os.environ.get("LESSONS_DATA")
+
+
+@pytest.fixture
+def local_data() -> Path:
+    """The folder of local copies; a test that needs one is skipped, and says so, where there is none."""
+    if not LOCAL_DATA:
+        pytest.skip("LESSONS_DATA is not set: no local copies to test with")
+    return Path(LOCAL_DATA)
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts without the user's settings and with an empty LESSONS_HOME."""
+    for name in ("LESSONS_DATA", "LESSONS_SPECIMEN", "LESSONS_STRICT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LESSONS_HOME", str(tmp_path / "lessons_home"))
