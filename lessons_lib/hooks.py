@@ -1,0 +1,148 @@
+"""Look at what flows through a network: the output of chosen layers, and the gradient that arrives there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+Layers = nn.Module | str | Iterable[nn.Module | str] | Mapping[str, nn.Module]
+
+
+class Capture(Mapping[str, Tensor]):
+    """Within the `with`, what `layers` put out in the last forward pass of `model`: name -> tensor, as it came.
+
+    `layers` is a mapping from names to modules, or modules or their names in `model`, one or several. With
+    `gradients=True`, `gradients(scores)` tells how scores change with each. With `stop=True` the forward pass ends
+    behind the last layer wanted, and the `with` block with it:
+
+        with Capture(model, "features.0", stop=True) as captured:
+            model(images)
+        captured["features.0"]
+
+    Raises TypeError or ValueError for layers that are not in `model`; a layer must run once in a forward pass and put
+    out one tensor. Whatever happens inside, the hooks are gone afterwards.
+    """
+
+    def __init__(self, model: nn.Module, layers: Layers, *, gradients: bool = False, stop: bool = False) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if gradients and stop:
+            raise ValueError("gradients=True needs the scores at the end of the forward pass: leave out stop=True")
+        self._model = model
+        self._layers = _named(model, layers)
+        self._wants_gradients = gradients
+        self._stop = stop
+        self._outputs: dict[str, Tensor] = {}
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as hooks:
+            hooks.callback(self._model.register_forward_pre_hook(self._forget).remove)
+            for name, layer in self._layers.items():
+                hooks.callback(layer.register_forward_hook(self._keep(name)).remove)
+            self._hooks = hooks.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._hooks.close()
+        return isinstance(error, _Stopped) and error.by is self
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._layers:
+            raise KeyError(f"layer {name!r} was not asked for: {', '.join(self._layers)} were")
+        if name not in self._outputs:
+            raise KeyError(f"layer {name!r} has not run: call the model inside the `with` block")
+        return self._outputs[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def gradients(self, scores: Tensor, *, retain_graph: bool = False) -> dict[str, Tensor]:
+        """How the sum of `scores` (any shape) changes with each captured output: name -> tensor of its shape.
+
+        Differentiates to those layers alone, not to every parameter. Raises ValueError without `gradients=True`,
+        or where `scores` did not come from the last forward pass.
+        """
+        if not self._wants_gradients:
+            raise ValueError("no gradients were asked for: write Capture(..., gradients=True)")
+        if not self._outputs:
+            raise ValueError("nothing was captured: call the model inside the `with` block")
+        if not isinstance(scores, Tensor) or not scores.requires_grad:
+            raise ValueError("scores must be a tensor computed by the model inside the `with` block, with its graph")
+        outputs = list(self._outputs.values())
+        found = torch.autograd.grad(
+            scores.sum(), outputs, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(self._outputs, found, strict=True))
+
+    def _forget(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._outputs = {}
+
+    def _keep(self, name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise TypeError(f"layer {name!r} puts out {type(output).__name__}, not one tensor")
+            if name in self._outputs:
+                raise ValueError(f"layer {name!r} runs more than once in a forward pass: which output is meant?")
+            if self._wants_gradients:
+                if not torch.is_grad_enabled():
+                    raise ValueError("gradients=True inside torch.no_grad(): there is no graph to differentiate")
+                if not output.requires_grad:
+                    # The graph begins here: with a frozen network nothing before this layer needs one.
+                    output = output.detach().requires_grad_()
+            self._outputs[name] = output
+            if self._stop and len(self._outputs) == len(self._layers):
+                raise _Stopped(self)
+            # A copy goes on. A later layer that works in place (ReLU(inplace=True), `out += x`) would otherwise
+            # overwrite what was captured, silently, and there is no telling from outside whether one follows.
+            return output.clone()
+
+        return hook
+
+
+class _Stopped(Exception):
+    """Ends a forward pass whose rest nobody needs."""
+
+    def __init__(self, by: Capture) -> None:
+        super().__init__("the forward pass was stopped behind the last captured layer")
+        self.by = by
+
+
+def _named(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
+    names = {module: name for name, module in model.named_modules()}
+    if isinstance(layers, nn.Module | str):
+        layers = [layers]
+    chosen: dict[str, nn.Module] = {}
+    if isinstance(layers, Mapping):
+        chosen = dict(layers)
+    else:
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be modules of the model or their names, not {type(layers).__name__}")
+        for layer in layers:
+            if isinstance(layer, str):
+                try:
+                    chosen[layer] = model.get_submodule(layer)
+                except AttributeError:
+                    raise ValueError(f"layers: the model has no module named {layer!r}") from None
+            elif isinstance(layer, nn.Module):
+                chosen[names.get(layer, "")] = layer
+            else:
+                raise TypeError(f"layers must be modules of the model or their names, not {type(layer).__name__}")
+    if not chosen:
+        raise ValueError("layers is empty: name at least one module of the model")
+    for name, layer in chosen.items():
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"layers: {name!r} is {type(layer).__name__}, not a module of the model")
+        if layer not in names:
+            raise ValueError(f"layers: {type(layer).__name__} is not a module of this model")
+    return chosen
