@@ -1,0 +1,252 @@
+"""The course's figures: pictures, maps and predictions on the same scales, safe for colour-blind readers.
+
+Every function returns a `Figure` that knows its alt text; as the last line of a notebook's cell it shows itself, with
+the alt text in the output's metadata. Figures stand on white, so that they read the same on light and dark pages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as MatplotlibFigure
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#6b6b6b"
+"""Okabe and Ito's colours, told apart with every kind of colour vision."""
+UNSIGNED = "inferno"
+"""Colour map for values from 0 up: brighter is more, also in grey."""
+SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
+"""Colour map for values around 0: blue below, white at 0, orange above."""
+
+WIDTH = 6.0  # inches; with 12 pt type, still readable when a phone shows the figure at half its size
+_DPI = 96
+_PALETTE_SUFFICES = 4096  # colours: above that there is a photograph, which 256 of them would spoil
+_STYLE: Any = {
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+}
+
+
+class Figure(MatplotlibFigure):
+    """A matplotlib figure with `alt`, the words for those who do not see it."""
+
+    alt: str = ""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        file = BytesIO()
+        # Drawn at twice the size it is shown at, for screens with fine pixels.
+        self.savefig(file, format="png", dpi=2 * _DPI)
+        width, height = (round(inches * _DPI) for inches in self.get_size_inches())
+        data = _compressed(file.getvalue())
+        return data, {kind: {"alt": self.alt, "width": width, "height": height} for kind in data}
+
+
+def subplots(
+    rows: int = 1, columns: int = 1, *, alt: str, width: float = WIDTH, height: float | None = None, **options: Any
+) -> tuple[Figure, Any]:
+    """An empty figure with its axes, as `matplotlib.pyplot.subplots`; `alt` says what is to be seen in it.
+
+    `width` and `height` are in inches. Raises ValueError for an empty `alt`.
+    """
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError("alt is empty: say in a sentence what the figure shows")
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height or width * 0.62 * rows / columns), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.alt = " ".join(alt.split())
+        return figure, figure.subplots(rows, columns, **options)
+
+
+def image_grid(
+    images: Tensor | Sequence[Tensor],
+    titles: Sequence[str] | None = None,
+    *,
+    alt: str,
+    columns: int | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """Pictures (N, 3, H, W) in [0, 1], or a sequence of (3, H, W) of several sizes, side by side.
+
+    Raises ValueError where there are none, or where titles and pictures differ in number.
+    """
+    pictures = [_picture(image) for image in images]
+    figure, cells = _grid(pictures, titles, "images", alt=alt, columns=columns, width=width)
+    for axes, picture in zip(cells, pictures, strict=True):
+        axes.imshow(picture, vmin=0, vmax=1)
+    return figure
+
+
+def map_grid(
+    maps: Tensor | Sequence[Tensor],
+    titles: Sequence[str] | None = None,
+    *,
+    alt: str,
+    signed: bool,
+    shared: bool = True,
+    label: str = "",
+    columns: int | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """Maps (N, H, W) side by side; `signed` ones around 0 in blue and orange, others from 0 up, brighter is more.
+
+    On one scale with a colour bar named `label`, or with `shared=False` each map on its own scale and no bar.
+    Raises ValueError for an unsigned map with values below 0 and for values that are not finite.
+    """
+    values = [_map(m, signed=signed) for m in maps]
+    figure, cells = _grid(values, titles, "maps", alt=alt, columns=columns, width=width)
+    largest = max(float(np.abs(v).max()) for v in values)
+    drawn = None
+    for axes, value in zip(cells, values, strict=True):
+        top = largest if shared else float(np.abs(value).max())
+        top = top or 1.0
+        drawn = axes.imshow(
+            value, cmap=SIGNED if signed else UNSIGNED, vmin=-top if signed else 0, vmax=top, interpolation="nearest"
+        )  # nearest: a map's values are shown as they are, not blended with their neighbours
+    if shared and drawn is not None:
+        with matplotlib.rc_context(_STYLE):
+            figure.colorbar(drawn, ax=figure.axes, label=label, shrink=0.85, aspect=30)
+    return figure
+
+
+def overlay_grid(
+    images: Tensor | Sequence[Tensor],
+    maps: Tensor | Sequence[Tensor],
+    titles: Sequence[str] | None = None,
+    *,
+    alt: str,
+    columns: int | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """Maps (N, h, w) in [0, 1] over their pictures (N, 3, H, W): the picture greyed, the brighter the more.
+
+    A smaller map is enlarged bilinearly. Raises ValueError where the numbers differ or a map leaves [0, 1].
+    """
+    pictures = [_picture(image) for image in images]
+    heats = [_map(m, signed=False) for m in maps]
+    if len(heats) != len(pictures):
+        raise ValueError(f"maps: {len(heats)} came with {len(pictures)} pictures, one for each is wanted")
+    for heat in heats:
+        if heat.max() > 1 + 1e-6:
+            raise ValueError(f"maps must lie in [0, 1] to be laid over a picture, not reach {heat.max():.3g}")
+    figure, cells = _grid(pictures, titles, "images", alt=alt, columns=columns, width=width)
+    for axes, picture, heat in zip(cells, pictures, heats, strict=True):
+        height, breadth = picture.shape[:2]
+        axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(
+            heat, cmap=UNSIGNED, vmin=0, vmax=1, alpha=0.6, interpolation="bilinear",
+            extent=(-0.5, breadth - 0.5, height - 0.5, -0.5),
+        )  # fmt: skip
+    return figure
+
+
+def prediction_bars(
+    image: Tensor, predictions: Sequence[tuple[str, float, int]], *, title: str = "", width: float = WIDTH
+) -> Figure:
+    """A picture (3, H, W) in [0, 1] beside its predictions, best first: probability bars from 0 to 1.
+
+    Writes its own alt text. Raises ValueError without predictions.
+    """
+    if not predictions:
+        raise ValueError("predictions is empty: hand over what `specimen.predict` returns for one picture")
+    picture = _picture(image)
+    names = [name for name, *_ in predictions]
+    probabilities = [probability for _, probability, *_ in predictions]
+    told = ", ".join(f"{name} {probability:.2f}" for name, probability in zip(names, probabilities, strict=True))
+    alt = f"{title or 'A picture'}, and beside it bars for the network's probabilities: {told}."
+    figure, (left, right) = subplots(1, 2, alt=alt, width=width, height=width * 0.44, width_ratios=(1, 1.1))
+    left.imshow(picture, vmin=0, vmax=1)
+    left.set_axis_off()
+    if title:
+        left.set_title(title, fontsize=12)
+    places = range(len(names))
+    right.barh(places, probabilities, color=[BLUE] + [SKY] * (len(names) - 1), height=0.28, align="edge")
+    for place, name, probability in zip(places, names, probabilities, strict=True):
+        # The name stands above its bar: beside it, long names would leave the bars no room on a phone.
+        right.text(0, place - 0.06, name, va="bottom", fontsize=12)
+        right.text(1.0, place - 0.06, f"{probability:.2f}", ha="right", va="bottom", fontsize=12, color=GREY)
+    right.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), yticks=[], xticks=[0, 0.5, 1], xlabel="probability")
+    right.spines["left"].set_visible(False)
+    return figure
+
+
+def _grid(
+    things: Sequence[np.ndarray],
+    titles: Sequence[str] | None,
+    what: str,
+    *,
+    alt: str,
+    columns: int | None,
+    width: float,
+) -> tuple[Figure, list[Axes]]:
+    count = len(things)
+    if count == 0:
+        raise ValueError(f"{what} is empty: there is nothing to draw")
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"titles: {len(titles)} came with {count} {what}, one for each is wanted")
+    columns = min(columns or 4, count)
+    rows = math.ceil(count / columns)
+    aspect = max(thing.shape[0] / thing.shape[1] for thing in things)
+    lines = 0 if titles is None else 1 + max(title.count("\n") for title in titles)
+    cell = width / columns
+    figure, axes = subplots(
+        rows, columns, alt=alt, width=width, height=rows * (cell * aspect + 0.24 * lines), squeeze=False
+    )
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.02)
+    cells = list(axes.flat)
+    for axis in cells:
+        axis.set_axis_off()
+    for axis, title in zip(cells, titles or (), strict=False):
+        axis.set_title(title, fontsize=12)
+    return figure, cells[:count]
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    if not isinstance(image, Tensor):
+        raise TypeError(f"a picture must be a tensor (3, H, W), not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a picture must have the shape (3, H, W), not {tuple(image.shape)}")
+    pixels = image.detach().float().cpu().permute(1, 2, 0).numpy()
+    if not np.isfinite(pixels).all() or pixels.min() < -1e-4 or pixels.max() > 1 + 1e-4:
+        raise ValueError(
+            f"a picture must lie in [0, 1] to be shown, not in [{pixels.min():.3g}, {pixels.max():.3g}]: "
+            "clipping it silently would hide what it is"
+        )
+    return pixels.clip(0, 1)
+
+
+def _map(values: Tensor, *, signed: bool) -> np.ndarray:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"a map must be a tensor (H, W), not {type(values).__name__}")
+    if values.ndim != 2:
+        raise ValueError(f"a map must have the shape (H, W), not {tuple(values.shape)}")
+    if not torch.isfinite(values).all():
+        raise ValueError("a map must be finite: this one holds NaN or infinity")
+    if not signed and values.min() < 0:
+        raise ValueError(f"an unsigned map must not fall below 0: this one reaches {values.min():.3g}")
+    return values.detach().float().cpu().numpy()
+
+
+def _compressed(png: bytes) -> dict[str, bytes]:
+    """A figure of few colours as a palette PNG, one with photographs as a JPEG: a fraction of the bytes."""
+    from PIL import Image
+
+    image = Image.open(BytesIO(png)).convert("RGB")
+    file = BytesIO()
+    if image.getcolors(_PALETTE_SUFFICES) is None:
+        image.save(file, "jpeg", quality=82, subsampling=0, optimize=True)
+        return {"image/jpeg": file.getvalue()}
+    image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return {"image/png": file.getvalue()}

@@ -1,0 +1,140 @@
+"""Figures: what is drawn is what was handed over, on the scale that is promised, with words for who cannot see."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import AxesImage
+from PIL import Image
+
+from lessons_lib.plots import SIGNED, UNSIGNED, Figure, image_grid, map_grid, overlay_grid, prediction_bars, subplots
+
+PICTURES = torch.rand(3, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+
+
+def drawn(figure: Figure) -> list[AxesImage]:
+    return [image for axes in figure.axes for image in axes.images]
+
+
+def shown(figure: Figure) -> tuple[Image.Image, dict[str, object]]:
+    data, metadata = figure._repr_mimebundle_()
+    ((kind, content),) = data.items()
+    return Image.open(BytesIO(content)), metadata[kind]
+
+
+def test_a_grid_shows_the_pictures_themselves_with_their_titles() -> None:
+    figure = image_grid(PICTURES, ["a", "b", "c"], alt="three", columns=2)
+    for image, picture in zip(drawn(figure), PICTURES, strict=True):
+        np.testing.assert_allclose(np.asarray(image.get_array()), picture.permute(1, 2, 0).numpy())
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
+
+
+def test_alt_text_goes_out_with_the_figure() -> None:
+    _, metadata = shown(image_grid(PICTURES, alt="Three  pictures\nof noise."))
+    assert metadata["alt"] == "Three pictures of noise."
+
+
+def test_a_figure_is_stored_at_twice_the_size_it_is_shown_at() -> None:
+    image, metadata = shown(subplots(alt="empty", width=4, height=2)[0])
+    assert (metadata["width"], metadata["height"]) == (384, 192)
+    assert image.size == (768, 384)
+
+
+def test_photographs_are_stored_as_jpeg_and_graphs_as_png() -> None:
+    noise = torch.rand(1, 3, 224, 224)
+    assert shown(image_grid(noise, alt="noise"))[0].format == "JPEG"
+    figure, axes = subplots(alt="a line")
+    axes.plot([0, 1], [0, 1])
+    assert shown(figure)[0].format == "PNG"
+
+
+def test_figures_stand_on_white_in_every_theme() -> None:
+    image, _ = shown(subplots(alt="empty")[0])
+    assert image.convert("RGBA").getpixel((2, 2)) == (255, 255, 255, 255)
+
+
+def test_maps_share_one_scale_and_signed_ones_are_centred_on_zero() -> None:
+    maps = torch.stack([torch.full((4, 4), 0.5), torch.full((4, 4), -2.0)])
+    first, second = drawn(map_grid(maps, alt="two", signed=True))[:2]
+    assert first.get_clim() == second.get_clim() == (-2.0, 2.0)
+    assert first.get_cmap() == SIGNED
+    assert SIGNED(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
+
+
+def test_maps_may_have_a_scale_each_but_then_no_colour_bar() -> None:
+    maps = torch.stack([torch.full((4, 4), 0.5), torch.full((4, 4), 2.0)])
+    figure = map_grid(maps, alt="two", signed=False, shared=False)
+    assert [image.get_clim() for image in drawn(figure)] == [(0, 0.5), (0, 2.0)]
+    assert len(figure.axes) == 2
+    assert len(map_grid(maps, alt="two", signed=False).axes) == 3
+    assert drawn(figure)[0].get_cmap().name == UNSIGNED
+
+
+def test_a_map_of_zeros_can_be_drawn() -> None:
+    shown(map_grid(torch.zeros(1, 4, 4), alt="zeros", signed=True))
+
+
+@pytest.mark.parametrize("name", [UNSIGNED, "signed"])
+def test_colour_maps_survive_colour_blindness(name: str) -> None:
+    """In grey the unsigned map never turns back; the signed one is brightest in its middle, its ends apart in blue."""
+    import matplotlib
+
+    colours = SIGNED(np.linspace(0, 1, 101)) if name == "signed" else matplotlib.colormaps[name](np.linspace(0, 1, 101))
+    grey = colours[:, :3] @ [0.2126, 0.7152, 0.0722]
+    if name == "signed":
+        assert (np.diff(grey[:51]) >= -1e-3).all()
+        assert (np.diff(grey[50:]) <= 1e-3).all()
+        assert abs(colours[0, 2] - colours[-1, 2]) > 0.5  # blue is the channel that red-green blindness keeps
+    else:
+        assert (np.diff(grey) >= -1e-3).all()
+
+
+def test_an_overlay_covers_its_picture_whatever_the_maps_size() -> None:
+    figure = overlay_grid(PICTURES[:1], torch.rand(1, 2, 2), alt="over")
+    picture, heat = drawn(figure)
+    assert tuple(picture.get_extent()) == tuple(heat.get_extent()) == (-0.5, 9.5, 7.5, -0.5)
+    assert heat.get_clim() == (0, 1)
+
+
+def test_prediction_bars_are_as_long_as_the_probabilities_and_tell_them_in_words() -> None:
+    figure = prediction_bars(PICTURES[0], [("red leaf", 0.75, 8), ("snail", 0.25, 9)], title="What?")
+    bars = figure.axes[1].patches
+    assert [bar.get_width() for bar in bars] == [0.75, 0.25]
+    assert figure.axes[1].get_xlim() == (0, 1)
+    assert figure.alt.startswith("What?")
+    assert "red leaf 0.75, snail 0.25" in figure.alt
+
+
+def test_drawing_changes_no_global_setting() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    shown(map_grid(torch.rand(2, 4, 4), alt="two", signed=False))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "words"),
+    [
+        (lambda: subplots(alt="  "), ValueError, "alt is empty"),
+        (lambda: image_grid([], alt="x"), ValueError, "nothing to draw"),
+        (lambda: image_grid(PICTURES, ["a"], alt="x"), ValueError, "titles: 1 came with 3"),
+        (lambda: image_grid([PICTURES[0] * 2], alt="x"), ValueError, r"must lie in \[0, 1\]"),
+        (lambda: image_grid([PICTURES[0] * float("nan")], alt="x"), ValueError, r"must lie in \[0, 1\]"),
+        (lambda: image_grid([PICTURES[0].permute(1, 2, 0)], alt="x"), ValueError, r"shape \(3, H, W\)"),
+        (lambda: image_grid([PICTURES[0].numpy()], alt="x"), TypeError, "not ndarray"),
+        (lambda: map_grid(-torch.ones(1, 2, 2), alt="x", signed=False), ValueError, "below 0"),
+        (lambda: map_grid(torch.full((1, 2, 2), float("inf")), alt="x", signed=True), ValueError, "finite"),
+        (lambda: map_grid(torch.rand(2, 2), alt="x", signed=True), ValueError, r"shape \(H, W\)"),
+        (lambda: map_grid([[1, 2]], alt="x", signed=True), TypeError, "not list"),
+        (lambda: overlay_grid(PICTURES, torch.rand(2, 2, 2), alt="x"), ValueError, "2 came with 3"),
+        (lambda: overlay_grid(PICTURES, torch.rand(3, 2, 2) + 1, alt="x"), ValueError, r"in \[0, 1\]"),
+        (lambda: prediction_bars(PICTURES[0], []), ValueError, "predictions is empty"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(draw, error: type[Exception], words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=words):
+        draw()
