@@ -46,7 +46,7 @@ def data_folder() -> Path | None:
 
 
 def home_folder() -> Path:
-    """Where downloads and a student's progress are kept: LESSONS_HOME, or the user's cache folder."""
+    """Where downloads are kept: LESSONS_HOME, or the user's cache folder."""
     value = os.environ.get("LESSONS_HOME")
     return Path(value).expanduser() if value else Path(platformdirs.user_cache_dir("lessons_lib"))
 

@@ -43,11 +43,12 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet 1.0: (N, 3, H, W), normalised by `MEAN` and `STD`, to logits (N, 1000).
+    """SqueezeNet 1.0: (N, 3, H, W), normalized by `MEAN` and `STD`, to logits (N, 1000).
 
     Keys and shapes are those of `torchvision.models.squeezenet1_0`, so either loads the other's weights.
     It stands here because torchvision takes seconds to import, and because its ReLUs work in place:
-    they overwrite the very activations that this course looks at.
+    they overwrite the very activations that this course looks at. As there, the last convolution lacks
+    the border of zeros that the authors gave it: an average over 13 x 13 places instead of 15 x 15.
     """
 
     def __init__(self) -> None:

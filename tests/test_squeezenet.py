@@ -62,9 +62,9 @@ def test_the_first_layer_takes_torchvisions_input_instead_of_bgr_in_0_to_255() -
     data = published(sparse_places(np.random.default_rng(3)), codebook)
     state = decode(data)
     picture = torch.rand(1, 3, 7, 7, dtype=torch.float64)
-    normalised = (picture - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    normalized = (picture - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     ours = nn.functional.conv2d(
-        normalised, state["features.0.weight"].double(), state["features.0.bias"].double()
+        normalized, state["features.0.weight"].double(), state["features.0.bias"].double()
     ).flatten()
 
     places = sparse_places(np.random.default_rng(3))[0]

@@ -1,0 +1,383 @@
+"""Specimens: a trained network, its categories and pictures to try on it, behind one interface.
+
+`imagenet` is a real network with photographs; `shapes` is small, is part of this package, always works, and comes
+with pictures whose truth is known. A chapter's cells run unchanged on either.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .downloads import FileUnavailable, PublishedFile, obtain
+from .resnet import Normalize
+
+SQUEEZENET_FILE = PublishedFile(
+    name="compressed_SqueezeNet.net",
+    url="https://raw.githubusercontent.com/songhan/SqueezeNet-Deep-Compression/"
+    "fb13faa2cf121ced9999f8a9d538ec6c56084733/compressed_SqueezeNet.net",
+    sha256="e4ab6960ae8cd81505e1c2136921201507e930966c53deaf15862a395b3a3261",
+)
+ROLES = ("clear", "two_objects", "misread", "texture", "unknown")
+"""What `Specimen.example` serves: one thing, read rightly with confidence; two things of different categories;
+one that a person reads rightly and the network does not; no thing at all; a thing of none of the categories."""
+
+# Pixel values that leave [0, 1] by rounding are no mistake; a picture in 0..255 or a normalized one is.
+_RANGE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a network has, who published them (`source`), and where this copy was found."""
+
+    name: str
+    source: str
+    sha256: str
+    found: str
+
+
+class Prediction(NamedTuple):
+    """One of a network's answers; `target` is the index of the category, `probability` the softmax of its logit."""
+
+    category: str
+    probability: float
+    target: int
+
+
+@dataclass(frozen=True, repr=False)
+class Specimen:
+    """A frozen network in eval mode, and what is needed to study it.
+
+    `model` takes (N, 3, H, W) RGB in [0, 1], its first layer normalizes, and it returns logits (N, C). `pictures` maps
+    names to (3, H, W) in [0, 1]; `truths` maps the same names to the categories that would be right, none where the
+    network has no word for what is shown. `layers` maps names to modules in order of depth: the output of each is
+    the feature map (N, C, H, W) at the end of a convolution stage. `roles` maps the words in `ROLES` to pictures.
+    """
+
+    name: str
+    model: nn.Sequential
+    categories: tuple[str, ...]
+    pictures: Mapping[str, Tensor]
+    truths: Mapping[str, tuple[str, ...]]
+    roles: Mapping[str, str]
+    layers: Mapping[str, nn.Module]
+    weights: Weights
+
+    def example(self, role: str) -> Tensor:
+        """The picture (3, H, W) that plays `role`, one of `ROLES`. Raises ValueError for another word."""
+        if role not in self.roles:
+            raise ValueError(f"role {role!r} is not known: choose one of {', '.join(self.roles)}")
+        return self.pictures[self.roles[role]]
+
+    def predict(self, images: Tensor, top: int = 5) -> list[Any]:
+        """The `top` most probable categories, best first: a list of `Prediction` for each picture of (N, 3, H, W).
+
+        For one picture (3, H, W) just its list. Raises TypeError or ValueError where `images` is no picture in [0, 1].
+        """
+        batch = _as_batch(images)
+        if isinstance(top, bool) or not isinstance(top, int):
+            raise TypeError(f"top must be a whole number, not {type(top).__name__}")
+        if not 1 <= top <= len(self.categories):
+            raise ValueError(f"top {top} is out of range: this network has {len(self.categories)} categories")
+        with torch.no_grad():
+            probabilities, indices = self.model(batch).softmax(dim=1).topk(top, dim=1)
+        answers = [
+            [Prediction(self.categories[i], p, i) for p, i in zip(row, places, strict=True)]
+            for row, places in zip(probabilities.tolist(), indices.tolist(), strict=True)
+        ]
+        return answers if images.ndim == 4 else answers[0]
+
+    def trainable(self) -> nn.Sequential:
+        """A copy of the network whose parameters may change, in eval mode; the specimen's own stays as it is."""
+        return copy.deepcopy(self.model).requires_grad_(True)
+
+    def __repr__(self) -> str:
+        return f"Specimen({self.name!r}, {self.weights.name}, {len(self.categories)} categories)"
+
+
+def load_specimen(name: str | None = None, *, network: str | None = None) -> Specimen:
+    """Open a specimen and print one line that says which, with which weights, from where.
+
+    Without a `name`: the one LESSONS_SPECIMEN names, else "imagenet" where its weights are at hand or can be
+    downloaded, else "shapes", and then it says so. `network` chooses any of torchvision's classifiers for "imagenet".
+    Raises ValueError for an unknown name, FileUnavailable where a specimen asked for by name cannot be had.
+    """
+    asked = name if name is not None else os.environ.get("LESSONS_SPECIMEN") or None
+    if asked is not None and asked not in _SPECIMENS:
+        source = "name" if name is not None else "LESSONS_SPECIMEN"
+        raise ValueError(f"{source} {asked!r} is not a specimen: choose one of {', '.join(_SPECIMENS)}")
+    if network is not None:
+        if asked not in (None, "imagenet"):
+            raise ValueError(f"network {network!r} goes with the specimen 'imagenet', not with {asked!r}")
+        specimen = _torchvision(network)
+    elif asked is not None:
+        specimen = _SPECIMENS[asked]()
+    else:
+        specimen = _imagenet_or_shapes()
+    weights = specimen.weights
+    origin = f"sha256 {weights.sha256[:8]}, from {weights.found}"
+    print(f"Specimen: {specimen.name}. Network: {weights.name}. Weights: {origin}.")
+    if name is None and specimen.name == "shapes":
+        print("The pictures of the book show the specimen imagenet: yours will differ, what they teach will not.")
+    _opened.append(specimen)
+    return specimen
+
+
+def opened() -> list[dict[str, str]]:
+    """What was opened in this process, in order: specimen, name, source and sha256 of its weights."""
+    return [
+        {"specimen": s.name, "name": s.weights.name, "source": s.weights.source, "sha256": s.weights.sha256}
+        for s in _opened
+    ]
+
+
+_opened: list[Specimen] = []
+
+
+def _as_batch(images: Tensor) -> Tensor:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor, not {type(images).__name__}")
+    if images.ndim not in (3, 4) or images.shape[-3] != 3:
+        raise ValueError(f"images must have the shape (N, 3, H, W) or (3, H, W), not {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise ValueError(f"images must hold at least one picture, not the shape {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point in [0, 1], not {images.dtype}: divide 8-bit pictures by 255")
+    low, high = images.min().item(), images.max().item()
+    # Written so that NaN, which compares false with everything, is refused too.
+    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
+        raise ValueError(
+            f"images must lie in [0, 1], not in [{low:.3g}, {high:.3g}]: "
+            "the network normalizes them itself, in its first layer"
+        )
+    return images if images.ndim == 4 else images[None]
+
+
+_SHAPES_SEED, _SHAPES_DRAWN = 20_260, 400  # no picture of this seed was trained on
+
+# --- shapes ---------------------------------------------------------------------------------------------------
+
+
+def _shapes() -> Specimen:
+    from safetensors.torch import load
+
+    from . import resnet, shapes
+
+    model = resnet.shapes_network()
+    content = resources.files(__package__).joinpath("weights/shapes.safetensors").read_bytes()
+    model.load_state_dict(load(content))
+    model.eval().requires_grad_(False)
+    pictures, truths, roles = _shapes_pictures(model)
+    residual = cast(resnet.ResNet, model[1])
+    weights = Weights(
+        "ResNet of this course, trained on shapes", "lessons_lib", sha256(content).hexdigest(), "lessons_lib itself"
+    )
+    return Specimen(
+        name="shapes",
+        model=model,
+        categories=shapes.CATEGORIES,
+        pictures=pictures,
+        truths=truths,
+        roles=roles,
+        layers={name: residual.get_submodule(name) for name in ("stem", *residual.stages)},
+        weights=weights,
+    )
+
+
+def _shapes_pictures(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str]]:
+    """One picture of each category and one for each role, chosen among held-out ones by what the network says."""
+    from . import shapes
+
+    drawn = shapes.generate(_SHAPES_DRAWN, seed=_SHAPES_SEED)
+    with torch.no_grad():
+        probabilities = model(drawn.images).softmax(dim=1)
+    sure, answers = probabilities.max(dim=1)
+    right, alone = answers == drawn.labels, drawn.other_labels < 0
+
+    pictures: dict[str, Tensor] = {}
+    truths: dict[str, tuple[str, ...]] = {}
+
+    def choose(name: str, merit: Tensor) -> None:
+        best = int(merit.argmax())
+        shown = (int(drawn.labels[best]), int(drawn.other_labels[best]))
+        pictures[name] = drawn.images[best].clone()
+        truths[name] = tuple(shapes.CATEGORIES[label] for label in shown if label >= 0)
+
+    for index, category in enumerate(shapes.CATEGORIES):
+        choose(category, sure * right * alone * (drawn.labels == index))
+    second = probabilities.gather(1, drawn.other_labels.clamp(min=0)[:, None])[:, 0]
+    choose("two things", torch.minimum(sure, second) * right * ~alone)
+    choose("misread", sure * ~right * alone)
+    for name in ("bricks", "astronaut"):  # photographs: a texture, and something that is none of the categories
+        pictures[name] = nn.functional.interpolate(
+            _photographs()[name][None], size=shapes.SIZE, mode="bilinear", antialias=True
+        )[0]
+        truths[name] = ()
+    roles = {
+        "clear": shapes.CATEGORIES[int(drawn.labels[(sure * right * alone).argmax()])],
+        "two_objects": "two things",
+        "misread": "misread",
+        "texture": "bricks",
+        "unknown": "astronaut",
+    }
+    return pictures, truths, roles
+
+
+# --- imagenet -------------------------------------------------------------------------------------------------
+
+
+def _imagenet_or_shapes() -> Specimen:
+    try:
+        return _imagenet()
+    except FileUnavailable as error:
+        print(f"The specimen imagenet cannot be opened: {error}\nThis runs on the specimen shapes instead.")
+        return _shapes()
+
+
+def _imagenet(shuffled: bool = False) -> Specimen:
+    from . import squeezenet
+
+    path, found = obtain(SQUEEZENET_FILE)
+    state = squeezenet.decode(path.read_bytes())
+    name = "SqueezeNet 1.0 after Deep Compression"
+    if shuffled:
+        state, name = squeezenet.shuffle_channels(state), f"{name}, channels shuffled"
+    network = squeezenet.SqueezeNet()
+    network.load_state_dict(state)
+    weights = Weights(name, SQUEEZENET_FILE.url, SQUEEZENET_FILE.sha256, found)
+    model = _freeze(Normalize(squeezenet.MEAN, squeezenet.STD), network)
+    return _with_photographs(
+        "imagenet-shuffled" if shuffled else "imagenet", model, squeezenet.stages(network), weights
+    )
+
+
+def _imagenet_shuffled() -> Specimen:
+    """For tests: what leans on the number of a channel breaks here, what is computed does not."""
+    return _imagenet(shuffled=True)
+
+
+def _torchvision(network: str) -> Specimen:
+    """Any of torchvision's classifiers with its default weights; `layers` are its outermost modules that convolve."""
+    from torchvision import models
+
+    if not isinstance(network, str):
+        raise TypeError(f"network must be the name of one of torchvision's classifiers, not {type(network).__name__}")
+    known = models.list_models(module=models)
+    if network not in known:
+        raise ValueError(f"network {network!r} is not one of torchvision's classifiers: choose from {', '.join(known)}")
+    published = models.get_model_weights(network).DEFAULT
+    file = _published_file(published)
+    path, found = obtain(file)
+    module = models.get_model(network, weights=None)
+    # weights_only, and after the checksum: a pickle from anywhere could run any code.
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    preprocessing = published.transforms()
+    weights = Weights(f"{network} {published.name}", file.url, sha256(path.read_bytes()).hexdigest(), found)
+    model = _freeze(Normalize(preprocessing.mean, preprocessing.std), module)
+    return _with_photographs("imagenet", model, _outermost_convolution_stages(module), weights)
+
+
+def _published_file(published: Any) -> PublishedFile:
+    file_name = published.url.rsplit("/", 1)[-1]
+    # torchvision's convention: resnet18-f37072fd.pth ends in the first digits of its sha256.
+    return PublishedFile(file_name, published.url, Path(file_name).stem.rsplit("-", 1)[-1])
+
+
+def _outermost_convolution_stages(network: nn.Module) -> dict[str, nn.Module]:
+    def convolves(module: nn.Module) -> bool:
+        return any(isinstance(m, nn.Conv2d) for m in module.modules())
+
+    stages: dict[str, nn.Module] = {}
+    for name, child in network.named_children():
+        if name == "features":
+            stages |= {f"features.{i}": m for i, m in child.named_children() if convolves(m)}
+        elif convolves(child):
+            stages[name] = child
+    return stages
+
+
+def _freeze(normalize: nn.Module, network: nn.Module) -> nn.Sequential:
+    model = nn.Sequential(OrderedDict(normalize=normalize, network=network))
+    return model.eval().requires_grad_(False)
+
+
+def _with_photographs(name: str, model: nn.Sequential, layers: Mapping[str, nn.Module], weights: Weights) -> Specimen:
+    photographs = _photographs()
+    return Specimen(
+        name=name,
+        model=model,
+        categories=tuple(resources.files(__package__).joinpath("imagenet_categories.txt").read_text().splitlines()),
+        pictures={picture: tensor.clone() for picture, tensor in photographs.items()},
+        truths=_PHOTOGRAPHS_SHOW,
+        roles={
+            "clear": "cat",
+            "two_objects": "cat and coffee",
+            "misread": "close-up",
+            "texture": "bricks",
+            "unknown": "astronaut",
+        },
+        layers=layers,
+        weights=weights,
+    )
+
+
+_CATS = ("tabby", "tiger cat", "Egyptian cat")
+_PHOTOGRAPHS_SHOW: Mapping[str, tuple[str, ...]] = {
+    "cat": _CATS,
+    "coffee": ("espresso", "cup", "coffee mug"),
+    "motorcycle": ("moped", "motor scooter"),  # ImageNet has no plain motorcycle; these are its nearest words
+    "cat and coffee": (*_CATS, "espresso", "cup", "coffee mug"),
+    "close-up": _CATS,
+    "rocket": ("missile", "projectile"),  # nor a peaceful rocket
+    "bricks": (),
+    "astronaut": (),
+}
+
+
+@cache
+def _photographs() -> dict[str, Tensor]:
+    """Photographs that ship inside scikit-image, cut to the 224 x 224 pixels that ImageNet's networks are used to."""
+    from skimage import data
+
+    cat, coffee = data.chelsea(), data.coffee()
+    montage = np.concatenate(
+        [_cut(coffee, (150, 20, 530, 400), (224, 96)), _cut(cat, (0, 0, 451, 300), (224, 128))], axis=0
+    )
+    pictures = {
+        "cat": _cut(cat, (90, 0, 390, 300)),
+        "coffee": _cut(coffee, (100, 0, 500, 400)),
+        "motorcycle": _cut(data.stereo_motorcycle()[0], (120, 0, 620, 500)),
+        "cat and coffee": montage,
+        "close-up": _cut(cat, (125, 90, 275, 240)),
+        "rocket": _cut(data.rocket(), (150, 0, 577, 427)),
+        "bricks": _cut(data.brick(), (0, 0, 512, 512)),
+        "astronaut": _cut(data.astronaut(), (0, 0, 512, 512)),
+    }
+    return {name: torch.from_numpy(pixels).permute(2, 0, 1).float().div(255) for name, pixels in pictures.items()}
+
+
+def _cut(picture: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int] = (224, 224)) -> np.ndarray:
+    """The part of a picture within `box` (left, top, right, bottom), resized to cover `size` (width, height)."""
+    from PIL import Image, ImageOps
+
+    part = Image.fromarray(picture).convert("RGB").crop(box)
+    return np.array(ImageOps.fit(part, size, Image.Resampling.BICUBIC))
+
+
+_SPECIMENS: Mapping[str, Callable[[], Specimen]] = {
+    "imagenet": _imagenet,
+    "shapes": _shapes,
+    "imagenet-shuffled": _imagenet_shuffled,
+}
