@@ -1,0 +1,147 @@
+"""Execute the chapters and store what they show, or only check that they run.
+
+Without options: those whose code has changed, on the specimen the book shows. With `--chapter 05`: that one, changed
+or not. With `--check --specimen imagenet-shuffled`: all of them on another specimen, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import notebooks
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell
+
+CELL_TIMEOUT_S = 300
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-image", "lessons_lib")
+# Runs in the chapter's own kernel behind its last cell: only the kernel knows which specimen it opened.
+_ASK = "import json as _json, lessons_lib.specimens as _s; print(_json.dumps(_s.opened()))"
+
+
+class WrongSpecimen(RuntimeError):
+    """A chapter ran, but on another specimen than it was meant to."""
+
+
+def execute(path: Path, specimen: str) -> tuple[Any, list[dict[str, str]], float]:
+    """Run a chapter from top to bottom; its notebook with outputs, the specimens it opened, and the seconds it took.
+
+    Raises CellExecutionError where a cell raises, WrongSpecimen where no specimen, or not `specimen`, was opened.
+    """
+    notebook = notebooks.read(path)
+    notebook.cells.append(new_code_cell(_ASK))
+    client = NotebookClient(
+        notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    start = time.perf_counter()
+    client.execute(env=os.environ | {"LESSONS_SPECIMEN": specimen})
+    seconds = time.perf_counter() - start
+    opened = json.loads(notebook.cells.pop().outputs[0].text)
+    expect_specimen(opened, specimen)
+    return notebook, opened, seconds
+
+
+def expect_specimen(opened: list[dict[str, str]], wanted: str) -> None:
+    """Raises WrongSpecimen unless the first specimen that a chapter opened is `wanted`."""
+    names = [record["specimen"] for record in opened]
+    if not names or names[0] != wanted:
+        raise WrongSpecimen(f"this was to run on {wanted!r}, but opened {', '.join(names) or 'no specimen'}")
+
+
+def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Path) -> None:
+    """Write an executed chapter with what it ran with; alt texts move to where Jupyter Book looks for them."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day: every run would be a new diff
+        cell.metadata.pop("mystnb", None)
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
+        for output in cell.get("outputs", []):
+            for kind, details in output.get("metadata", {}).items():
+                if kind.startswith("image/") and details.get("alt"):
+                    cell.metadata["mystnb"] = {"image": {"alt": details["alt"], "width": f"{details['width']}px"}}
+        if "cover" in cell.metadata.get("tags", []):
+            _write_cover(cell, path)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["made"] = {
+        "command": f"make figures CHAPTER={path.name[:2]}",
+        "specimen": opened[0]["specimen"],
+        "weights": {key: opened[0][key] for key in ("name", "source", "sha256")},
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "seconds": round(seconds, 1),
+        "date": datetime.date.today().isoformat(),
+        "sources": notebooks.fingerprint(notebook),
+    }
+    notebooks.write(notebook, path)
+
+
+def _write_cover(cell: Any, path: Path) -> None:
+    """The figure of the cell tagged `cover` stands for the chapter on the first page: book/_static/covers/00.jpg."""
+    data = {kind: content for output in cell.outputs for kind, content in output.get("data", {}).items()}
+    kind = next(kind for kind in data if kind.startswith("image/"))
+    covers = path.parent / "_static" / "covers"
+    covers.mkdir(parents=True, exist_ok=True)
+    suffix = {"image/jpeg": "jpg", "image/png": "png"}[kind]
+    (covers / f"{path.name[:2]}.{suffix}").write_bytes(base64.b64decode(data[kind]))
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Neighbouring pieces of one stream as one: where the kernel cuts a stream is a matter of chance."""
+    joined: list[Any] = []
+    for output in outputs:
+        before = joined[-1] if joined else None
+        if before and output.output_type == before.output_type == "stream" and output.name == before.name:
+            before.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chapter", default="", help="number of one chapter, run even if nothing has changed")
+    parser.add_argument("--check", action="store_true", help="run and store nothing")
+    parser.add_argument("--specimen", default="", help="with --check: the specimen to run on, instead of the book's")
+    options = parser.parse_args(arguments)
+    if options.specimen and not options.check:
+        parser.error("--specimen goes with --check: the book's figures show the book's specimen")
+    try:
+        chosen = notebooks.chapters(options.chapter)
+    except ValueError as error:
+        parser.error(str(error))
+
+    failed = 0
+    for path in chosen:
+        before = notebooks.read(path)
+        current = before.metadata.get("made", {}).get("sources") == notebooks.fingerprint(before)
+        if current and not options.check and not options.chapter:
+            print(f"{path.name}: nothing has changed")
+            continue
+        specimen = options.specimen or notebooks.wanted_specimen(before)
+        try:
+            notebook, opened, seconds = execute(path, specimen)
+        except (CellExecutionError, WrongSpecimen, TimeoutError) as error:
+            print(f"{path.name} on {specimen}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if not options.check:
+            store(notebook, opened, seconds, path)
+        print(f"{path.name}: ran on {specimen} in {seconds:.0f} s")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,183 @@
+"""What is true of every committed notebook: where it is, what it was made from, and what must never be in it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import os
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+LIBRARY = ROOT / "lessons_lib"
+CHAPTER_FILES = "[0-9][0-9]_*.ipynb"
+NOTEBOOK_BYTES = 1_500_000
+ALL_NOTEBOOKS_BYTES = 12_000_000
+
+Notebook = Any
+
+
+def chapters(number: str = "") -> list[Path]:
+    """The chapters' notebooks in order, or the one with this number ("5" or "05"). Raises ValueError for no such."""
+    found = sorted(BOOK.glob(CHAPTER_FILES))
+    if not number:
+        return found
+    chosen = [path for path in found if path.name.startswith(f"{number:0>2}_")]
+    if not chosen:
+        raise ValueError(f"chapter {number!r} does not exist: there are {', '.join(p.name[:2] for p in found)}")
+    return chosen
+
+
+def read(path: Path) -> Notebook:
+    """The notebook, validated."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def write(notebook: Notebook, path: Path) -> None:
+    """Write in one move, so that an interruption leaves the old notebook whole."""
+    nbformat.validate(notebook)
+    temporary = path.with_suffix(".ipynb.part")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, path)
+
+
+def wanted_specimen(notebook: Notebook) -> str:
+    """The specimen that the book shows this chapter on: `imagenet`, unless its metadata names another."""
+    return str(notebook.metadata.get("specimen", "imagenet"))
+
+
+# --- what a notebook's outputs were made from -------------------------------------------------------------------
+
+
+def fingerprint(notebook: Notebook, library: Path = LIBRARY) -> str:
+    """A hash of the code cells and of every module of `lessons_lib` they reach; comments and docstrings aside."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(_bare(source).encode() + b"\0")
+    for module in sorted(_reached("\n".join(map(_without_magics, sources)), library)):
+        digest.update(module.name.encode() + b"\0" + _bare(module.read_text("utf-8")).encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _reached(source: str, library: Path) -> set[Path]:
+    """The library's modules that `source` imports, and those that they import in turn."""
+    reached: set[Path] = set()
+    waiting = list(_imported(source, library))
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting.extend(_imported(module.read_text("utf-8"), library))
+    return reached
+
+
+def _imported(source: str, library: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.removeprefix("lessons_lib.") for alias in node.names if "lessons_lib" in alias.name]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level == 1:  # from . import x, from .x import y
+                names = [module] if module else [alias.name for alias in node.names]
+            elif module == "lessons_lib":
+                # The root hands names out lazily: which module each is from is written in the root itself.
+                names = ["__init__", *(_home_of(alias.name, library) for alias in node.names)]
+            elif module.startswith("lessons_lib."):
+                names = [module.removeprefix("lessons_lib.")]
+        for name in names:
+            for path in (library / f"{name.replace('.', '/')}.py", library / name.replace(".", "/") / "__init__.py"):
+                if path.is_file():
+                    yield path
+
+
+def _home_of(name: str, library: Path) -> str:
+    found = re.search(rf'"{name}": "(\w+)"', (library / "__init__.py").read_text("utf-8"))
+    return found[1] if found else name
+
+
+def _without_magics(source: str) -> str:
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
+
+
+def _bare(source: str) -> str:
+    """The code without comments, docstrings and blank lines; the same text on every version of Python."""
+    source = _without_magics(source)
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                for number in range(first.lineno - 1, first.end_lineno or first.lineno):
+                    lines[number] = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+# --- what must hold ---------------------------------------------------------------------------------------------
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a committed notebook, in words; an empty list is what is wanted."""
+    notebook = read(path)
+    found = list(_cell_problems(notebook))
+    made = notebook.metadata.get("made", {})
+    if not made:
+        found.append("it does not say what its figures were made with: run `make figures`")
+    elif made.get("sources") != fingerprint(notebook):
+        found.append("its outputs are stale, the code has changed since: run `make figures`")
+    elif made.get("specimen") != wanted_specimen(notebook):
+        found.append(f"its figures show {made.get('specimen')}, the book shows {wanted_specimen(notebook)}")
+    if path.stat().st_size > NOTEBOOK_BYTES:
+        found.append(f"it has {path.stat().st_size:,} bytes, more than {NOTEBOOK_BYTES:,}")
+    return found
+
+
+def _cell_problems(notebook: Notebook) -> Iterator[str]:
+    for number, cell in enumerate(notebook.cells):
+        where = f"cell {number}"
+        if cell.cell_type == "markdown":
+            if re.search(r"^(:::|```\{)|\{(cite|ref|doc|numref|term)[^}]*\}`", cell.source, re.M):
+                yield f"{where}: a directive or role, which Colab would show raw"
+            yield from (f"{where}: a picture without alt text" for _ in re.finditer(r"!\[\s*\]\(", cell.source))
+            continue
+        if cell.cell_type != "code":
+            yield f"{where}: a {cell.cell_type} cell, which readers do not see"
+            continue
+        tags = cell.metadata.get("tags", [])
+        if "setup" not in tags and re.search(r"^\s*[%!]", cell.source, re.M):
+            yield f"{where}: % or ! outside the setup cell, which the tests could not see fail"
+        if cell.execution_count is None and cell.source.strip():
+            yield f"{where}: it was never run"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"{where}: an error output, {output.ename}: {output.evalue}"
+            if output.output_type == "stream" and output.name == "stderr":
+                yield f"{where}: words on stderr, {output.text[:80]!r}"
+            data = output.get("data", {})
+            if any("widget" in kind for kind in data):
+                yield f"{where}: a stored widget, which pulls 1.9 MB of script into the page"
+            if any(kind.startswith("image/") for kind in data) and not alt_text(cell).strip():
+                yield f"{where}: a figure without alt text"
+
+
+def alt_text(cell: Any) -> str:
+    """The words that stand for the figure of this cell in the book."""
+    return str(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
