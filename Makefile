@@ -1,0 +1,68 @@
+# How Convolutional Networks See: every command of the project. `make help` lists them.
+# Needs Python 3.11 or newer and git; the first command installs everything else into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/
+CHAPTER ?=
+SPECIMEN ?= imagenet
+
+# Jupyter wants to write its own settings: into .venv, not into the user's home.
+export JUPYTER_PLATFORM_DIRS := 1
+export MPLBACKEND := agg
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint units notebooks chapters check-student lab figures student bench oracles clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Installs once, and again only when one of these files changes.
+$(VENV)/installed: pyproject.toml constraints.txt book/_make/install.sh
+	@bash book/_make/install.sh $(VENV) "$(PYTHON)" '.[book,test]' constraints.txt
+	@touch $@
+
+book: $(VENV)/installed  ## build the book into _build/html
+	@$(RUN)jupyter-book build . --all -W -n --keep-going -q
+	@echo "The book is built. Open $(CURDIR)/_build/html/index.html"
+
+test: lint book units notebooks  ## lint, build the book strictly, run all tests and the chapters on shapes
+
+lint: $(VENV)/installed  ## ruff and mypy
+	@$(RUN)ruff check . && $(RUN)ruff format --check --quiet . && $(RUN)mypy
+	@$(RUN)ruff format --check --quiet --line-length 80 book/*.ipynb
+
+units: book  ## the tests, on the book just built (those in a browser need Chromium)
+	@LESSONS_BOOK="$(CURDIR)/_build/html" $(RUN)python -m pytest tests
+
+notebooks: $(VENV)/installed  ## the chapters on the specimen shapes
+	@LESSONS_SPECIMEN=shapes $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 book
+
+chapters: $(VENV)/installed  ## the chapters on SPECIMEN=imagenet, storing nothing
+	@$(RUN)python book/_make/figures.py --check --specimen "$(SPECIMEN)"
+
+check-student: student  ## run the students' edition on the specimen shapes
+	@LESSONS_SPECIMEN=shapes $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 build/student
+
+lab: $(VENV)/installed  ## open JupyterLab on the chapters
+	@$(RUN)jupyter lab book
+
+figures: $(VENV)/installed  ## execute the chapters that changed and store what they show (CHAPTER=05 for one)
+	@$(RUN)python book/_make/figures.py --chapter "$(CHAPTER)"
+
+student: $(VENV)/installed  ## write the edition without solutions into build/student
+	@$(RUN)python book/_make/student.py
+
+bench: $(VENV)/installed  ## our methods beside the peers': ratios measured side by side
+	@$(RUN)python tests/bench.py
+
+# An environment of its own: these libraries pin old versions of what the book needs new.
+$(VENV)-oracles/installed: pyproject.toml tests/oracles/requirements.txt book/_make/install.sh
+	@bash book/_make/install.sh $(VENV)-oracles "$(PYTHON)" . tests/oracles/requirements.txt
+	@touch $@
+
+oracles: $(VENV)-oracles/installed  ## compare with the libraries that fight the book's versions
+	@$(VENV)-oracles/bin/python -m pytest tests/oracles
+
+clean:  ## remove what was built; keep the environments
+	@rm -rf _build build .pytest_cache .mypy_cache .ruff_cache
