@@ -7,10 +7,6 @@ RUN := $(VENV)/bin/
 CHAPTER ?=
 SPECIMEN ?= imagenet
 
-# Jupyter wants to write its own settings: into .venv, not into the user's home.
-export JUPYTER_PLATFORM_DIRS := 1
-export MPLBACKEND := agg
-
 .DEFAULT_GOAL := help
 .PHONY: help book test lint units notebooks chapters check-student lab figures student bench oracles clean
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from pathlib import Path
 import platformdirs
 from torch.hub import download_url_to_file
 
-# Without one, a network that swallows packets (a classroom's firewall) would hang a chapter's first cell.
+# How long a host may be silent. Without a limit, a network that swallows packets (a classroom's firewall) would hang
+# a chapter's first cell.
 _TIMEOUT_S = 20.0
+_timeout_lock = threading.Lock()  # the setting is the whole process's
 
 
 class FileUnavailable(RuntimeError):
@@ -77,7 +80,8 @@ def _problem(path: Path, file: PublishedFile) -> str | None:
     if path.is_dir():
         return f"is a folder, where the file {file.name} is expected"
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     if not digest.startswith(file.sha256):
@@ -108,9 +112,10 @@ def _download(file: PublishedFile, path: Path) -> None:
 
 @contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    with _timeout_lock:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(seconds)
+        try:
+            yield
+        finally:
+            socket.setdefaulttimeout(before)

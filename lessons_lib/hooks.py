@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -14,11 +14,11 @@ Layers = nn.Module | str | Iterable[nn.Module | str] | Mapping[str, nn.Module]
 
 
 class Capture(Mapping[str, Tensor]):
-    """Within the `with`, what `layers` put out in the last forward pass of `model`: name -> tensor, as it came.
+    """Within the `with`, what `layers` put out in the last forward pass of `model`: name -> tensor, in running order.
 
-    `layers` is a mapping from names to modules, or modules or their names in `model`, one or several. With
-    `gradients=True`, `gradients(scores)` tells how scores change with each. With `stop=True` the forward pass ends
-    behind the last layer wanted, and the `with` block with it:
+    `layers` is a mapping from names to modules, or modules or their names in `model`, one or several; later layers that
+    work in place do not change what was captured. With `gradients=True`, `gradients(scores)` tells how scores change
+    with each. With `stop=True` the forward pass ends behind the last layer wanted, and the `with` block with it:
 
         with Capture(model, "features.0", stop=True) as captured:
             model(images)
@@ -38,9 +38,12 @@ class Capture(Mapping[str, Tensor]):
         self._wants_gradients = gradients
         self._stop = stop
         self._outputs: dict[str, Tensor] = {}
-        self._hooks = ExitStack()
+        self._ran = False
+        self._hooks: ExitStack | None = None
 
     def __enter__(self) -> Self:
+        if self._hooks is not None:
+            raise RuntimeError("this Capture is active already: make another one for the inner `with`")
         with ExitStack() as hooks:
             hooks.callback(self._model.register_forward_pre_hook(self._forget).remove)
             for name, layer in self._layers.items():
@@ -51,17 +54,20 @@ class Capture(Mapping[str, Tensor]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._hooks.close()
+        if self._hooks is not None:
+            self._hooks.close()
+            self._hooks = None
         return isinstance(error, _Stopped) and error.by is self
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._layers:
             raise KeyError(f"layer {name!r} was not asked for: {', '.join(self._layers)} were")
         if name not in self._outputs:
-            raise KeyError(f"layer {name!r} has not run: call the model inside the `with` block")
+            reason = "the forward pass does not reach it" if self._ran else "call the model inside the `with` block"
+            raise KeyError(f"layer {name!r} has not run: {reason}")
         return self._outputs[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
 
     def __len__(self) -> int:
@@ -80,34 +86,50 @@ class Capture(Mapping[str, Tensor]):
         if not isinstance(scores, Tensor) or not scores.requires_grad:
             raise ValueError("scores must be a tensor computed by the model inside the `with` block, with its graph")
         outputs = list(self._outputs.values())
-        found = torch.autograd.grad(
-            scores.sum(), outputs, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(self._outputs, found, strict=True))
+        found = torch.autograd.grad(scores.sum(), outputs, retain_graph=retain_graph, allow_unused=True)
+        if all(gradient is None for gradient in found):
+            raise ValueError("scores do not depend on any captured layer: were they computed in another forward pass?")
+        return {
+            name: torch.zeros_like(output) if gradient is None else gradient
+            for (name, output), gradient in zip(self._outputs.items(), found, strict=True)
+        }
 
     def _forget(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._outputs = {}
+        self._outputs, self._ran = {}, True
 
     def _keep(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
             if not isinstance(output, Tensor):
                 raise TypeError(f"layer {name!r} puts out {type(output).__name__}, not one tensor")
             if name in self._outputs:
                 raise ValueError(f"layer {name!r} runs more than once in a forward pass: which output is meant?")
-            if self._wants_gradients:
-                if not torch.is_grad_enabled():
-                    raise ValueError("gradients=True inside torch.no_grad(): there is no graph to differentiate")
-                if not output.requires_grad:
-                    # The graph begins here: with a frozen network nothing before this layer needs one.
-                    output = output.detach().requires_grad_()
+            # A later layer that works in place (ReLU(inplace=True), `out += x`) would overwrite what is kept here,
+            # silently, and there is no telling from outside whether one follows. So one of the two is a copy.
+            if not self._wants_gradients:
+                last = self._stop and len(self._outputs) + 1 == len(self._layers)
+                self._outputs[name] = output if last else output.clone()
+                if last:
+                    raise _Stopped(self)
+                return None
+            if not torch.is_grad_enabled():
+                raise ValueError("gradients=True inside torch.no_grad(): there is no graph to differentiate")
+            if _hands_through(module, inputs, output):
+                raise ValueError(f"layer {name!r} hands its input through: ask for the gradient at the layer before it")
+            if not output.requires_grad:
+                # The graph begins here: with a frozen network nothing before this layer needs one.
+                output = output.detach().requires_grad_()
             self._outputs[name] = output
-            if self._stop and len(self._outputs) == len(self._layers):
-                raise _Stopped(self)
-            # A copy goes on. A later layer that works in place (ReLU(inplace=True), `out += x`) would otherwise
-            # overwrite what was captured, silently, and there is no telling from outside whether one follows.
             return output.clone()
 
         return hook
+
+
+def _hands_through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> bool:
+    """Whether the output is the input, or a view of it: a copy of it would then cut what others do to that input."""
+    if getattr(module, "inplace", False):
+        return False
+    place = output.untyped_storage().data_ptr()
+    return any(isinstance(x, Tensor) and x.untyped_storage().data_ptr() == place for x in inputs)
 
 
 class _Stopped(Exception):
@@ -135,7 +157,7 @@ def _named(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
                 except AttributeError:
                     raise ValueError(f"layers: the model has no module named {layer!r}") from None
             elif isinstance(layer, nn.Module):
-                chosen[names.get(layer, "")] = layer
+                chosen[names.get(layer) or type(layer).__name__] = layer
             else:
                 raise TypeError(f"layers must be modules of the model or their names, not {type(layer).__name__}")
     if not chosen:

@@ -45,10 +45,18 @@ class Figure(MatplotlibFigure):
 
     alt: str = ""
 
+    def _ipython_display_(self) -> None:
+        # IPython asks this first: once pyplot is imported it would draw a picture of its own, without the alt text.
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         file = BytesIO()
         # Drawn at twice the size it is shown at, for screens with fine pixels.
-        self.savefig(file, format="png", dpi=2 * _DPI)
+        with matplotlib.rc_context({"savefig.bbox": None}):
+            self.savefig(file, format="png", dpi=2 * _DPI)
         width, height = (round(inches * _DPI) for inches in self.get_size_inches())
         data = _compressed(file.getvalue())
         return data, {kind: {"alt": self.alt, "width": width, "height": height} for kind in data}
@@ -196,6 +204,8 @@ def _grid(
         raise ValueError(f"{what} is empty: there is nothing to draw")
     if titles is not None and len(titles) != count:
         raise ValueError(f"titles: {len(titles)} came with {count} {what}, one for each is wanted")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be 1 or more, not {columns}")
     columns = min(columns or 4, count)
     rows = math.ceil(count / columns)
     aspect = max(thing.shape[0] / thing.shape[1] for thing in things)
@@ -246,7 +256,7 @@ def _compressed(png: bytes) -> dict[str, bytes]:
     image = Image.open(BytesIO(png)).convert("RGB")
     file = BytesIO()
     if image.getcolors(_PALETTE_SUFFICES) is None:
-        image.save(file, "jpeg", quality=82, subsampling=0, optimize=True)
+        image.save(file, "jpeg", quality=76, subsampling=0, optimize=True)
         return {"image/jpeg": file.getvalue()}
     image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return {"image/png": file.getvalue()}

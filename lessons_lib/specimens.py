@@ -34,6 +34,7 @@ ROLES = ("clear", "two_objects", "misread", "texture", "unknown")
 """What `Specimen.example` serves: one thing, read rightly with confidence; two things of different categories;
 one that a person reads rightly and the network does not; no thing at all; a thing of none of the categories."""
 
+_SMALLEST_SIDE = 32  # pixels; below that SqueezeNet has no place left to look at
 # Pixel values that leave [0, 1] by rounding are no mistake; a picture in 0..255 or a normalized one is.
 _RANGE_TOLERANCE = 1e-4
 
@@ -56,14 +57,14 @@ class Prediction(NamedTuple):
     target: int
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Specimen:
     """A frozen network in eval mode, and what is needed to study it.
 
     `model` takes (N, 3, H, W) RGB in [0, 1], its first layer normalizes, and it returns logits (N, C). `pictures` maps
     names to (3, H, W) in [0, 1]; `truths` maps the same names to the categories that would be right, none where the
-    network has no word for what is shown. `layers` maps names to modules in order of depth: the output of each is
-    the feature map (N, C, H, W) at the end of a convolution stage. `roles` maps the words in `ROLES` to pictures.
+    network has no word for what is shown; `roles` maps the words in `ROLES` to names of pictures. `layers` maps names
+    to modules in order of depth: each puts out the feature map (N, C, H, W) of a convolution stage, past its ReLU.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Specimen:
         if not 1 <= top <= len(self.categories):
             raise ValueError(f"top {top} is out of range: this network has {len(self.categories)} categories")
         with torch.no_grad():
+            batch = batch.to(next(self.model.parameters()))  # its device and precision
             probabilities, indices = self.model(batch).softmax(dim=1).topk(top, dim=1)
         answers = [
             [Prediction(self.categories[i], p, i) for p, i in zip(row, places, strict=True)]
@@ -112,38 +114,40 @@ def load_specimen(name: str | None = None, *, network: str | None = None) -> Spe
 
     Without a `name`: the one LESSONS_SPECIMEN names, else "imagenet" where its weights are at hand or can be
     downloaded, else "shapes", and then it says so. `network` chooses any of torchvision's classifiers for "imagenet".
+    (AlexNet, VGG, ResNet and their like): its `layers` are its outermost modules that convolve, wherever their ReLU is.
     Raises ValueError for an unknown name, FileUnavailable where a specimen asked for by name cannot be had.
     """
     asked = name if name is not None else os.environ.get("LESSONS_SPECIMEN") or None
     if asked is not None and asked not in _SPECIMENS:
         source = "name" if name is not None else "LESSONS_SPECIMEN"
         raise ValueError(f"{source} {asked!r} is not a specimen: choose one of {', '.join(_SPECIMENS)}")
-    if network is not None:
-        if asked not in (None, "imagenet"):
-            raise ValueError(f"network {network!r} goes with the specimen 'imagenet', not with {asked!r}")
-        specimen = _torchvision(network)
-    elif asked is not None:
-        specimen = _SPECIMENS[asked]()
-    else:
-        specimen = _imagenet_or_shapes()
+    if network is not None and asked not in (None, "imagenet"):
+        raise ValueError(f"network {network!r} goes with the specimen 'imagenet', not with {asked!r}")
+    # New networks draw random weights before they get theirs: a chapter's own random numbers must not shift by that.
+    with torch.random.fork_rng(devices=[]):
+        if network is not None:
+            specimen = _torchvision(network)
+        elif asked is not None:
+            specimen = _SPECIMENS[asked]()
+        else:
+            specimen = _imagenet_or_shapes()
     weights = specimen.weights
     origin = f"sha256 {weights.sha256[:8]}, from {weights.found}"
     print(f"Specimen: {specimen.name}. Network: {weights.name}. Weights: {origin}.")
     if name is None and specimen.name == "shapes":
         print("The pictures of the book show the specimen imagenet: yours will differ, what they teach will not.")
-    _opened.append(specimen)
+    _opened.append(
+        {"specimen": specimen.name, "name": weights.name, "source": weights.source, "sha256": weights.sha256}
+    )
     return specimen
 
 
 def opened() -> list[dict[str, str]]:
     """What was opened in this process, in order: specimen, name, source and sha256 of its weights."""
-    return [
-        {"specimen": s.name, "name": s.weights.name, "source": s.weights.source, "sha256": s.weights.sha256}
-        for s in _opened
-    ]
+    return list(_opened)
 
 
-_opened: list[Specimen] = []
+_opened: list[dict[str, str]] = []
 
 
 def _as_batch(images: Tensor) -> Tensor:
@@ -155,6 +159,10 @@ def _as_batch(images: Tensor) -> Tensor:
         raise ValueError(f"images must hold at least one picture, not the shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], not {images.dtype}: divide 8-bit pictures by 255")
+    if min(images.shape[-2:]) < _SMALLEST_SIDE:
+        raise ValueError(
+            f"images must have at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels, not {tuple(images.shape[-2:])}"
+        )
     low, high = images.min().item(), images.max().item()
     # Written so that NaN, which compares false with everything, is refused too.
     if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
@@ -202,8 +210,9 @@ def _shapes_pictures(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, tup
 
     drawn = shapes.generate(_SHAPES_DRAWN, seed=_SHAPES_SEED)
     with torch.no_grad():
-        probabilities = model(drawn.images).softmax(dim=1)
-    sure, answers = probabilities.max(dim=1)
+        logits = model(drawn.images)
+    first, second = logits.topk(2, dim=1).values.T
+    sure, answers = first - second, logits.argmax(dim=1)  # many a probability is 1 to rounding; no margin is
     right, alone = answers == drawn.labels, drawn.other_labels < 0
 
     pictures: dict[str, Tensor] = {}
@@ -211,14 +220,16 @@ def _shapes_pictures(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, tup
 
     def choose(name: str, merit: Tensor) -> None:
         best = int(merit.argmax())
+        if merit[best] <= 0:
+            raise RuntimeError(f"none of {_SHAPES_DRAWN} pictures is fit to show {name!r}")
         shown = (int(drawn.labels[best]), int(drawn.other_labels[best]))
         pictures[name] = drawn.images[best].clone()
         truths[name] = tuple(shapes.CATEGORIES[label] for label in shown if label >= 0)
 
     for index, category in enumerate(shapes.CATEGORIES):
         choose(category, sure * right * alone * (drawn.labels == index))
-    second = probabilities.gather(1, drawn.other_labels.clamp(min=0)[:, None])[:, 0]
-    choose("two things", torch.minimum(sure, second) * right * ~alone)
+    both = logits.softmax(dim=1).gather(1, drawn.other_labels.clamp(min=0)[:, None])[:, 0]
+    choose("two things", both * right * ~alone)
     choose("misread", sure * ~right * alone)
     for name in ("bricks", "astronaut"):  # photographs: a texture, and something that is none of the categories
         pictures[name] = nn.functional.interpolate(
@@ -274,19 +285,37 @@ def _torchvision(network: str) -> Specimen:
 
     if not isinstance(network, str):
         raise TypeError(f"network must be the name of one of torchvision's classifiers, not {type(network).__name__}")
-    known = models.list_models(module=models)
+    known = [name for name in models.list_models(module=models) if name.startswith(_TORCHVISION_FAMILIES)]
     if network not in known:
-        raise ValueError(f"network {network!r} is not one of torchvision's classifiers: choose from {', '.join(known)}")
+        raise ValueError(
+            f"network {network!r} is not one of torchvision's classifiers that open here: {', '.join(known)}"
+        )
     published = models.get_model_weights(network).DEFAULT
+    module = models.get_model(network, weights=None)
+    if sum(parameter.numel() for parameter in module.parameters()) != published.meta["num_params"]:
+        raise ValueError(f"network {network!r}: torchvision's weights belong to another form of it than it builds")
     file = _published_file(published)
     path, found = obtain(file)
-    module = models.get_model(network, weights=None)
     # weights_only, and after the checksum: a pickle from anywhere could run any code.
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     preprocessing = published.transforms()
     weights = Weights(f"{network} {published.name}", file.url, sha256(path.read_bytes()).hexdigest(), found)
     model = _freeze(Normalize(preprocessing.mean, preprocessing.std), module)
     return _with_photographs("imagenet", model, _outermost_convolution_stages(module), weights)
+
+
+# Others have a second head, no maps of the shape (N, C, H, W), or weights under other keys than the network's own.
+_TORCHVISION_FAMILIES = (
+    "alexnet",
+    "convnext",
+    "efficientnet",
+    "mobilenet",
+    "regnet",
+    "resne",
+    "squeezenet",
+    "vgg",
+    "wide",
+)
 
 
 def _published_file(published: Any) -> PublishedFile:

@@ -155,8 +155,8 @@ def shuffle_channels(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tenso
         shuffled[f"{name}.weight"] = shuffled[f"{name}.weight"][:, order]
 
     order = permute_outputs("features.0")
-    for squeeze in [key.removesuffix(".weight") for key in state if key.endswith("squeeze.weight")]:
-        fire = squeeze.removesuffix(".squeeze")
+    for fire in [name for name, module in SqueezeNet().named_modules() if isinstance(module, Fire)]:
+        squeeze = f"{fire}.squeeze"
         permute_inputs(squeeze, order)
         inner = permute_outputs(squeeze)
         permute_inputs(f"{fire}.expand1x1", inner)

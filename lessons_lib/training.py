@@ -37,6 +37,8 @@ HELD_OUT_SEED = 2**31
 
 @dataclass(frozen=True)
 class Recipe:
+    """How a network is trained: sizes are in pictures and steps of descent, `peak_at` is a share of the steps."""
+
     steps: int
     batch_size: int
     peak_step_size: float
@@ -122,7 +124,12 @@ def fit(
 
 
 def accuracy(network: nn.Module, pictures: int = 5000, seed: int = HELD_OUT_SEED) -> float:
-    """The share of new pictures, from 0 to 1, whose label gets the largest logit in eval mode."""
+    """The share of new pictures, from 0 to 1, whose label gets the largest logit in eval mode.
+
+    Raises ValueError for less than one picture.
+    """
+    if pictures < 1:
+        raise ValueError(f"pictures must be 1 or more, not {pictures}")
     was_training = network.training
     network.eval()
     right = 0

@@ -90,7 +90,7 @@ def test_a_layer_the_score_does_not_depend_on_has_gradient_zero(images: Tensor) 
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.used, self.unused = nn.Flatten(), nn.Conv2d(3, 1, 1)
+            self.used, self.unused = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 1, 1)
 
         def forward(self, x: Tensor) -> Tensor:
             self.unused(x)
@@ -146,6 +146,50 @@ def test_mode_and_parameters_stay_as_they_were(model: nn.Sequential, images: Ten
     assert not any(p.requires_grad for p in model.parameters())
 
 
+class Shortcut(nn.Module):
+    """Its first layer hands its input on, which a later layer then overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut, self.relu, self.conv = nn.Identity(), nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        skip = self.shortcut(x)
+        return self.conv(self.relu(x)) + skip
+
+
+def test_a_layer_that_hands_its_input_through_is_captured_as_it_was_and_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model, images = Shortcut(), torch.randn(2, 3, 4, 4)
+    with Capture(model, "shortcut") as captured:
+        logits = model(images)
+    assert torch.equal(captured["shortcut"], images)
+    assert torch.equal(logits, model(images))
+    with Capture(model, "shortcut", gradients=True), pytest.raises(ValueError, match="hands its input through"):
+        model(images)
+
+
+def test_scores_of_another_forward_pass_are_refused(model: nn.Sequential, images: Tensor) -> None:
+    model.requires_grad_(False)
+    with Capture(model, "1", gradients=True) as captured:
+        first = model(images)
+        model(images / 2)
+    with pytest.raises(ValueError, match="another forward pass"):
+        captured.gradients(first[:, 0])
+
+
+def test_a_capture_cannot_be_entered_twice_and_leaves_no_hook(model: nn.Sequential, images: Tensor) -> None:
+    with Capture(model, "0") as captured:
+        with pytest.raises(RuntimeError, match="active already"), captured:
+            pass
+        model(images)
+    assert hooks_left(model) == 0
+    with captured:
+        model(images[:1])
+    assert captured["0"].shape[0] == 1
+
+
 @pytest.mark.parametrize(
     ("layers", "error", "words"),
     [
@@ -186,6 +230,17 @@ def test_other_misuse_is_told_plainly(model: nn.Sequential, images: Tensor) -> N
         model(images)
         with pytest.raises(ValueError, match="scores must be"):
             captured.gradients(torch.ones(1))
+
+
+def test_a_layer_that_is_never_reached_is_told_from_a_model_that_was_not_called(images: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model[0].spare = nn.ReLU()
+    with Capture(model, "0.spare") as captured:
+        with pytest.raises(KeyError, match="call the model"):
+            captured["0.spare"]
+        model(images)
+    with pytest.raises(KeyError, match="does not reach it"):
+        captured["0.spare"]
 
 
 def test_a_layer_that_runs_twice_or_puts_out_a_tuple_is_refused(images: Tensor) -> None:

@@ -126,6 +126,14 @@ def spoil_picture(notebook: Any) -> None:
     notebook.cells[0].source = "![](cat.png)"
 
 
+def spoil_img(notebook: Any) -> None:
+    notebook.cells[0].source = '<img src="cat.png">'
+
+
+def spoil_second_figure(notebook: Any) -> None:
+    notebook.cells[1].outputs *= 2
+
+
 def spoil_widget(notebook: Any) -> None:
     notebook.cells[1].outputs[0].data["application/vnd.jupyter.widget-view+json"] = {}
 
@@ -155,6 +163,8 @@ def spoil_size(notebook: Any) -> None:
         (spoil_role, "a directive or role"),
         (spoil_directive, "a directive or role"),
         (spoil_picture, "a picture without alt text"),
+        (spoil_img, "a picture without alt text"),
+        (spoil_second_figure, "2 figures in one cell"),
         (spoil_widget, "a stored widget"),
         (spoil_specimen, "its figures show shapes, the book shows imagenet"),
         (spoil_record, "does not say what its figures were made with"),
@@ -199,6 +209,25 @@ def test_code_reached_through_other_modules_makes_outputs_stale(library: Path) -
     assert notebooks.fingerprint(notebook, library) != before
 
 
+def test_new_weights_make_the_outputs_of_their_specimen_stale(library: Path) -> None:
+    (library / "weights").mkdir()
+    (library / "weights" / "shapes.safetensors").write_bytes(b"old")
+    photographs = new_notebook(cells=[new_code_cell("x = 1")])
+    shapes = new_notebook(cells=[new_code_cell("x = 1")], metadata={"specimen": "shapes"})
+    before = [notebooks.fingerprint(notebook, library) for notebook in (photographs, shapes)]
+    (library / "weights" / "shapes.safetensors").write_bytes(b"new")
+    after = [notebooks.fingerprint(notebook, library) for notebook in (photographs, shapes)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_a_new_release_alone_makes_nothing_stale(library: Path) -> None:
+    notebook = new_notebook(cells=[new_code_cell("from lessons_lib import load_specimen")])
+    before = notebooks.fingerprint(notebook, library)
+    (library / "__init__.py").write_text('__version__ = "9"\n' + (library / "__init__.py").read_text())
+    assert notebooks.fingerprint(notebook, library) == before
+
+
 def test_a_changed_cell_makes_outputs_stale_but_a_comment_and_prose_do_not(library: Path) -> None:
     def of(code: str, prose: str = "Words") -> str:
         return notebooks.fingerprint(new_notebook(cells=[new_markdown_cell(prose), new_code_cell(code)]), library)
@@ -225,6 +254,8 @@ def test_a_chapter_is_executed_and_stored_with_what_it_ran_with(tmp_path: Path) 
     path = chapter_with(
         tmp_path,
         OPEN,
+        # pyplot registers a display of its own for figures, which knows no alt text
+        "import matplotlib.pyplot\n"
         "from lessons_lib.plots import image_grid\nimage_grid([specimen.example('clear')], alt='One picture.')",
     )
     notebook, opened, seconds = figures.execute(path, "shapes")
@@ -232,12 +263,14 @@ def test_a_chapter_is_executed_and_stored_with_what_it_ran_with(tmp_path: Path) 
     stored = notebooks.read(path)
     assert len(stored.cells) == 2
     assert notebooks.alt_text(stored.cells[1]) == "One picture."
+    assert len(output_kinds(stored.cells[1])) == 1
     made = stored.metadata.made
     assert (made.specimen, made.command) == ("shapes", "make figures CHAPTER=00")
     assert len(made.weights.sha256) == 64
     assert "torch" in made.packages
     assert notebooks.problems(path) == ["its figures show shapes, the book shows imagenet"]
     assert "execution" not in stored.cells[0].metadata
+    assert made.sources == notebooks.fingerprint(stored)
 
 
 def test_a_cell_that_raises_fails_the_run_and_leaves_the_notebook(tmp_path: Path) -> None:
@@ -295,6 +328,15 @@ def test_nothing_of_a_solution_is_left_in_the_students_edition(tmp_path: Path) -
         edition = nbformat.read(tmp_path / path.name, as_version=4)
         assert not any(cell.get("outputs") for cell in edition.cells)
         assert len(edition.cells) == len(notebooks.read(path).cells) - len(solutions)
+
+
+def test_links_of_the_students_edition_lead_to_the_published_book() -> None:
+    source = "[a](glossary.md#logit) [b](01_filters.ipynb) [c](https://arxiv.org/abs/1312.6034)"
+    (cell,) = student.student_edition(new_notebook(cells=[new_markdown_cell(source)])).cells
+    assert "github.io" in cell.source
+    assert "book/glossary.html#logit)" in cell.source
+    assert "book/01_filters.html)" in cell.source
+    assert "(https://arxiv.org/abs/1312.6034)" in cell.source
 
 
 def test_the_students_edition_does_not_change_the_chapter() -> None:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import notebooks
 import pytest
 import yaml
 from built_pages import foreign_addresses
@@ -138,8 +139,12 @@ def test_imports_run_one_way() -> None:
         if path.stem == "__init__":
             continue
         assert path.stem in floor_of, f"{path.name} has no floor: give it one in this test"
-        for imported in re.findall(
-            r"^\s*from \.(\w+) import|^\s*from lessons_lib\.(\w+) import", path.read_text(), re.M
-        ):
-            name = imported[0] or imported[1]
-            assert floor_of[name] <= floor_of[path.stem], f"{path.name} imports {name} from a floor above"
+        for imported in notebooks._imported(path.read_text("utf-8"), path.parent):
+            assert floor_of[imported.stem] <= floor_of[path.stem], f"{path.name} imports {imported.stem} from above"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    library = ROOT / "lessons_lib"
+    for path in library.glob("*.py"):
+        direct = notebooks._imported(path.read_text("utf-8"), library)
+        assert all(path not in notebooks._reached(found.read_text("utf-8"), library) for found in direct), path.name

@@ -262,6 +262,23 @@ def test_a_pickle_is_not_opened_before_its_checksum_fits(
         load_specimen("imagenet", network="resnet18")
 
 
+@pytest.mark.parametrize(
+    "network",
+    ["alexnet", "vgg11", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny"],
+)
+def test_every_family_that_is_offered_has_layers_that_run_in_order(network: str) -> None:
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]):
+        module = models.get_model(network, weights=None).eval()
+    stages = specimens._outermost_convolution_stages(module)
+    assert len(stages) >= 2
+    with Capture(module, stages) as captured, torch.no_grad():
+        module(torch.rand(1, 3, 64, 64))
+    assert list(captured) == list(stages)
+    assert all(value.ndim == 4 for value in captured.values())
+
+
 def test_torchvisions_file_names_carry_their_checksum() -> None:
     from torchvision.models import ResNet18_Weights
 
@@ -271,8 +288,10 @@ def test_torchvisions_file_names_carry_their_checksum() -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"network 'resnet19' is not one of torchvision's classifiers: .*resnet18"):
+    with pytest.raises(ValueError, match=r"network 'resnet19' is not one of torchvision's classifiers that .*resnet18"):
         load_specimen(network="resnet19")
+    with pytest.raises(ValueError, match="network 'inception_v3' is not one"):
+        load_specimen(network="inception_v3")
     with pytest.raises(ValueError, match="goes with the specimen 'imagenet'"):
         load_specimen("shapes", network="resnet18")
     with pytest.raises(TypeError, match="network must be the name"):
@@ -307,6 +326,7 @@ def test_the_weights_are_still_where_their_authors_put_them() -> None:
         (torch.rand(64, 64), ValueError, r"not \(64, 64\)"),
         (torch.rand(1, 1, 64, 64), ValueError, r"\(N, 3, H, W\)"),
         (torch.rand(64, 64, 3), ValueError, r"not \(64, 64, 3\)"),
+        (torch.rand(3, 8, 64), ValueError, "at least 32 x 32 pixels"),
         (torch.rand(0, 3, 64, 64), ValueError, "at least one picture"),
         (torch.zeros(3, 64, 64, dtype=torch.uint8), TypeError, "divide 8-bit pictures by 255"),
         (torch.rand(3, 64, 64) * 255, ValueError, r"must lie in \[0, 1\]"),
@@ -317,6 +337,19 @@ def test_the_weights_are_still_where_their_authors_put_them() -> None:
 def test_what_is_no_picture_is_refused(shapes: Specimen, images: object, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         shapes.predict(images)  # type: ignore[arg-type]
+
+
+def test_pictures_in_double_precision_are_read_too(shapes: Specimen) -> None:
+    picture = shapes.example("clear")
+    assert shapes.predict(picture.double())[0].target == shapes.predict(picture)[0].target
+
+
+def test_opening_a_specimen_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    untouched = torch.rand(3)
+    torch.manual_seed(0)
+    load_specimen("shapes")
+    assert torch.equal(torch.rand(3), untouched)
 
 
 def test_top_and_role_are_checked(shapes: Specimen) -> None:

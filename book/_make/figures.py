@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import datetime
 import json
 import os
@@ -22,6 +23,9 @@ import notebooks
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell
+
+from lessons_lib.downloads import FileUnavailable, obtain
+from lessons_lib.specimens import SQUEEZENET_FILE
 
 CELL_TIMEOUT_S = 300
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-image", "lessons_lib")
@@ -58,17 +62,20 @@ def expect_specimen(opened: list[dict[str, str]], wanted: str) -> None:
         raise WrongSpecimen(f"this was to run on {wanted!r}, but opened {', '.join(names) or 'no specimen'}")
 
 
-def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Path) -> None:
-    """Write an executed chapter with what it ran with; alt texts move to where Jupyter Book looks for them."""
+def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Path, sources: str = "") -> None:
+    """Write an executed chapter with what it ran with; alt texts move to where Jupyter Book looks for them.
+
+    `sources` is the fingerprint from before the run: code that is edited meanwhile did not make these outputs.
+    """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day: every run would be a new diff
-        cell.metadata.pop("mystnb", None)
         if "outputs" in cell:
             cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             for kind, details in output.get("metadata", {}).items():
                 if kind.startswith("image/") and details.get("alt"):
-                    cell.metadata["mystnb"] = {"image": {"alt": details["alt"], "width": f"{details['width']}px"}}
+                    image = {"alt": details["alt"], "width": f"{details['width']}px"}
+                    cell.metadata["mystnb"] = dict(cell.metadata.get("mystnb", {}), image=image)
         if "cover" in cell.metadata.get("tags", []):
             _write_cover(cell, path)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -82,7 +89,7 @@ def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Pat
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "seconds": round(seconds, 1),
         "date": datetime.date.today().isoformat(),
-        "sources": notebooks.fingerprint(notebook),
+        "sources": sources or notebooks.fingerprint(notebook),
     }
     notebooks.write(notebook, path)
 
@@ -90,7 +97,9 @@ def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Pat
 def _write_cover(cell: Any, path: Path) -> None:
     """The figure of the cell tagged `cover` stands for the chapter on the first page: book/_static/covers/00.jpg."""
     data = {kind: content for output in cell.outputs for kind, content in output.get("data", {}).items()}
-    kind = next(kind for kind in data if kind.startswith("image/"))
+    kind = next((kind for kind in data if kind.startswith("image/")), None)
+    if kind is None:
+        raise ValueError(f"{path.name}: the cell tagged `cover` shows no figure")
     covers = path.parent / "_static" / "covers"
     covers.mkdir(parents=True, exist_ok=True)
     suffix = {"image/jpeg": "jpg", "image/png": "png"}[kind]
@@ -122,10 +131,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
 
+    with contextlib.suppress(FileUnavailable):  # the chapter itself says what is missing, and what to do
+        obtain(SQUEEZENET_FILE)  # now: in a chapter, the progress bar of a download would be stored as its output
     failed = 0
     for path in chosen:
         before = notebooks.read(path)
-        current = before.metadata.get("made", {}).get("sources") == notebooks.fingerprint(before)
+        sources = notebooks.fingerprint(before)
+        current = before.metadata.get("made", {}).get("sources") == sources
         if current and not options.check and not options.chapter:
             print(f"{path.name}: nothing has changed")
             continue
@@ -137,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             failed += 1
             continue
         if not options.check:
-            store(notebook, opened, seconds, path)
+            store(notebook, opened, seconds, path, sources)
         print(f"{path.name}: ran on {specimen} in {seconds:.0f} s")
     print(f"{len(chosen) - failed} passed, {failed} failed")
     return 1 if failed else 0

@@ -7,7 +7,8 @@ venv=$1 python=$2 project=$3 requirements=$4
     echo "This project needs Python 3.11 or newer; \"$python\" is $("$python" --version 2>&1). Try: make PYTHON=python3.12 ..." >&2
     exit 1
 }
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# Anew where there is none, where making one broke off, and where it belongs to an older Python.
+"$venv/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || "$python" -m venv --clear "$venv"
 [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
 
 install() {
@@ -22,6 +23,10 @@ if command -v nvidia-smi > /dev/null 2>&1; then
     install
 # Without a GPU PyTorch's CPU builds do, and are a fifth of the size. One attempt, for there may be no way to them.
 elif ! UV_TORCH_BACKEND=cpu UV_HTTP_RETRIES=0 install 2> "$venv/cpu-builds.log"; then
-    echo "PyTorch's own CPU builds cannot be had here: installing the usual builds, which run on a CPU too."
+    if ! grep -qiE 'fetch|request|connect|dns|timed out' "$venv/cpu-builds.log"; then
+        cat "$venv/cpu-builds.log" >&2
+        exit 1
+    fi
+    echo "PyTorch's own CPU builds cannot be reached from here: installing the usual builds, which run on a CPU too."
     install
 fi

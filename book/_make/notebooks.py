@@ -59,13 +59,19 @@ def wanted_specimen(notebook: Notebook) -> str:
 
 
 def fingerprint(notebook: Notebook, library: Path = LIBRARY) -> str:
-    """A hash of the code cells and of every module of `lessons_lib` they reach; comments and docstrings aside."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """A hash of the code cells and of every module of `lessons_lib` they reach; comments and docstrings aside.
+
+    The weights in the package count too, where the notebook shows a specimen that they belong to.
+    """
+    sources = [_without_magics(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(_bare(source).encode() + b"\0")
-    for module in sorted(_reached("\n".join(map(_without_magics, sources)), library)):
+    for module in sorted(_reached("\n".join(sources), library)):
         digest.update(module.name.encode() + b"\0" + _bare(module.read_text("utf-8")).encode() + b"\0")
+    weights = library / "weights" / f"{wanted_specimen(notebook)}.safetensors"
+    if weights.is_file():
+        digest.update(weights.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -92,7 +98,7 @@ def _imported(source: str, library: Path) -> Iterator[Path]:
                 names = [module] if module else [alias.name for alias in node.names]
             elif module == "lessons_lib":
                 # The root hands names out lazily: which module each is from is written in the root itself.
-                names = ["__init__", *(_home_of(alias.name, library) for alias in node.names)]
+                names = [_home_of(alias.name, library) for alias in node.names]
             elif module.startswith("lessons_lib."):
                 names = [module.removeprefix("lessons_lib.")]
         for name in names:
@@ -112,8 +118,7 @@ def _without_magics(source: str) -> str:
 
 def _bare(source: str) -> str:
     """The code without comments, docstrings and blank lines; the same text on every version of Python."""
-    source = _without_magics(source)
-    lines = source.splitlines()
+    lines = source.split("\n")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
@@ -154,9 +159,11 @@ def _cell_problems(notebook: Notebook) -> Iterator[str]:
     for number, cell in enumerate(notebook.cells):
         where = f"cell {number}"
         if cell.cell_type == "markdown":
-            if re.search(r"^(:::|```\{)|\{(cite|ref|doc|numref|term)[^}]*\}`", cell.source, re.M):
+            if re.search(r"^\s*(:::|(```+|~~~+)\s*\{)|\{[a-z][\w:-]*\}`", cell.source, re.M):
                 yield f"{where}: a directive or role, which Colab would show raw"
-            yield from (f"{where}: a picture without alt text" for _ in re.finditer(r"!\[\s*\]\(", cell.source))
+            for picture in re.findall(r"!\[\s*\]\(|<img\b[^>]*>", cell.source):
+                if not re.search(r"""alt=["'][^"']*\w""", picture):
+                    yield f"{where}: a picture without alt text"
             continue
         if cell.cell_type != "code":
             yield f"{where}: a {cell.cell_type} cell, which readers do not see"
@@ -166,6 +173,7 @@ def _cell_problems(notebook: Notebook) -> Iterator[str]:
             yield f"{where}: % or ! outside the setup cell, which the tests could not see fail"
         if cell.execution_count is None and cell.source.strip():
             yield f"{where}: it was never run"
+        figures = 0
         for output in cell.outputs:
             if output.output_type == "error":
                 yield f"{where}: an error output, {output.ename}: {output.evalue}"
@@ -174,8 +182,12 @@ def _cell_problems(notebook: Notebook) -> Iterator[str]:
             data = output.get("data", {})
             if any("widget" in kind for kind in data):
                 yield f"{where}: a stored widget, which pulls 1.9 MB of script into the page"
-            if any(kind.startswith("image/") for kind in data) and not alt_text(cell).strip():
-                yield f"{where}: a figure without alt text"
+            if any(kind.startswith("image/") for kind in data):
+                figures += 1
+                if not alt_text(cell).strip():
+                    yield f"{where}: a figure without alt text"
+        if figures > 1:
+            yield f"{where}: {figures} figures in one cell, which has one alt text"
 
 
 def alt_text(cell: Any) -> str:
