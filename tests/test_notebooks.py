@@ -15,6 +15,7 @@ import nbformat
 import notebooks
 import pytest
 import student
+import torch
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -344,3 +345,33 @@ def test_the_students_edition_does_not_change_the_chapter() -> None:
     before = copy.deepcopy(notebook)
     student.student_edition(notebook)
     assert notebook == before
+
+
+# --- the exercise of chapter 0 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "right"),
+        (lambda g: (g - g.min()).argmax().item(), "return a tuple of three Python integers"),
+        (lambda g: list(torch.unravel_index(g.abs().argmax(), g.shape)), "return a tuple of three Python integers"),
+        (lambda g: tuple(int(i) for i in torch.unravel_index(g.argmax(), g.shape)), "a fall counts as much"),
+        (lambda g: (0, 0, 0), "elsewhere is more"),
+        (lambda g: (0, 9, 9), "lies outside the shape"),
+        (lambda g: g, "return a tuple of three Python integers"),
+    ],
+)
+def test_the_check_of_exercise_0_1_accepts_the_solution_and_names_mistakes(
+    answer: Callable[[Any], Any] | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [cell.source for cell in notebooks.read(CHAPTERS[0]).cells if cell.cell_type == "code"]
+    gradient = torch.linspace(-1.0, 2.0, 60).view(3, 5, 4).flip(1)  # its strongest entry is a rise
+    room = {"torch": torch, "gradient": gradient}
+    for source in cells:
+        if "check_strongest_place" in source:
+            exec(source.replace("check_strongest_place(strongest_place)", ""), room)
+    if answer is not None:
+        capsys.readouterr()
+        room["check_strongest_place"](answer)  # type: ignore[operator]
+    assert told in capsys.readouterr().out
