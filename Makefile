@@ -41,7 +41,7 @@ check-student: student  ## run the students' edition on the specimen shapes
 	@LESSONS_SPECIMEN=shapes $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 build/student
 
 lab: $(VENV)/installed  ## open JupyterLab on the chapters
-	@$(RUN)jupyter lab book
+	@$(RUN)jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate book
 
 figures: $(VENV)/installed  ## execute the chapters that changed and store what they show (CHAPTER=05 for one)
 	@$(RUN)python book/_make/figures.py --chapter "$(CHAPTER)"

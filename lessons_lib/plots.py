@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.rcsetup import cycler
 from torch import Tensor
 
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#6b6b6b"
@@ -34,6 +35,7 @@ _STYLE: Any = {
     "font.size": 12,
     "axes.titlesize": 12,
     "axes.labelsize": 12,
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, GREY]),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "white",

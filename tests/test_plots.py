@@ -10,7 +10,19 @@ import torch
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from lessons_lib.plots import SIGNED, UNSIGNED, Figure, image_grid, map_grid, overlay_grid, prediction_bars, subplots
+from lessons_lib.plots import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    SIGNED,
+    UNSIGNED,
+    Figure,
+    image_grid,
+    map_grid,
+    overlay_grid,
+    prediction_bars,
+    subplots,
+)
 
 PICTURES = torch.rand(3, 3, 8, 10, generator=torch.Generator().manual_seed(0))
 
@@ -90,6 +102,11 @@ def test_colour_maps_survive_colour_blindness(name: str) -> None:
         assert abs(colours[0, 2] - colours[-1, 2]) > 0.5  # blue is the channel that red-green blindness keeps
     else:
         assert (np.diff(grey) >= -1e-3).all()
+
+
+def test_lines_and_points_take_their_colours_from_the_safe_ones() -> None:
+    _, axes = subplots(alt="three lines")
+    assert [axes.plot([0, 1])[0].get_color() for _ in range(3)] == [BLUE, ORANGE, GREEN]
 
 
 def test_an_overlay_covers_its_picture_whatever_the_maps_size() -> None:
