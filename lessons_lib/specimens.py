@@ -113,8 +113,8 @@ def load_specimen(name: str | None = None, *, network: str | None = None) -> Spe
     """Open a specimen and print one line that says which, with which weights, from where.
 
     Without a `name`: the one LESSONS_SPECIMEN names, else "imagenet" where its weights are at hand or can be
-    downloaded, else "shapes", and then it says so. `network` chooses any of torchvision's classifiers for "imagenet".
-    (AlexNet, VGG, ResNet and their like): its `layers` are its outermost modules that convolve, wherever their ReLU is.
+    downloaded, else "shapes", and then it says so. `network` names one of torchvision's classifiers for "imagenet"
+    (AlexNet, VGG, ResNet and their like); its `layers` are its outermost modules that convolve, wherever their ReLU is.
     Raises ValueError for an unknown name, FileUnavailable where a specimen asked for by name cannot be had.
     """
     asked = name if name is not None else os.environ.get("LESSONS_SPECIMEN") or None
@@ -173,9 +173,9 @@ def _as_batch(images: Tensor) -> Tensor:
     return images if images.ndim == 4 else images[None]
 
 
-_SHAPES_SEED, _SHAPES_DRAWN = 20_260, 400  # no picture of this seed was trained on
-
 # --- shapes ---------------------------------------------------------------------------------------------------
+
+_SHAPES_SEED, _SHAPES_DRAWN = 20_260, 400  # no picture of this seed was trained on
 
 
 def _shapes() -> Specimen:

@@ -12,10 +12,17 @@ LOCAL_DATA = os.environ.get("LESSONS_DATA")
 
 
 @pytest.fixture
-def local_data() -> Path:
-    """The folder of local copies; a test that needs one is skipped, and says so, where there is none."""
+def local_data(request: pytest.FixtureRequest) -> Path:
+    """The folder of local copies; a test is skipped, and says so, where a file it needs is not there.
+
+    Every such test needs the network's weights; more is named by `@pytest.mark.needs("file or folder")`.
+    """
     if not LOCAL_DATA:
         pytest.skip("LESSONS_DATA is not set: no local copies to test with")
+    more = [name for marker in request.node.iter_markers("needs") for name in marker.args]
+    for name in ("compressed_SqueezeNet.net", *more):
+        if not (Path(LOCAL_DATA) / name).exists():
+            pytest.skip(f"LESSONS_DATA has no {name}")
     return Path(LOCAL_DATA)
 
 
