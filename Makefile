@@ -32,13 +32,13 @@ units: book  ## the tests, on the book just built (those in a browser need Chrom
 	@LESSONS_BOOK="$(CURDIR)/_build/html" $(RUN)python -m pytest tests
 
 notebooks: $(VENV)/installed  ## the chapters on the specimen shapes
-	@LESSONS_SPECIMEN=shapes $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 book
+	@LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 book
 
 chapters: $(VENV)/installed  ## the chapters on SPECIMEN=imagenet, storing nothing
 	@$(RUN)python book/_make/figures.py --check --specimen "$(SPECIMEN)"
 
 check-student: student  ## run the students' edition on the specimen shapes
-	@LESSONS_SPECIMEN=shapes $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 build/student
+	@LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 build/student
 
 lab: $(VENV)/installed  ## open JupyterLab on the chapters
 	@$(RUN)jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate book

@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .exercises import check as check
+    from .exercises import hint as hint
+    from .exercises import progress as progress
     from .specimens import load_specimen as load_specimen
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_specimen"]
+__all__ = ["__version__", "check", "hint", "load_specimen", "progress"]
 
-_HOME_OF = {"load_specimen": "specimens"}
+_HOME_OF = {"load_specimen": "specimens", "check": "exercises", "hint": "exercises", "progress": "exercises"}
 
 
 def __getattr__(name: str) -> Any:

@@ -210,6 +210,27 @@ def test_code_reached_through_other_modules_makes_outputs_stale(library: Path) -
     assert notebooks.fingerprint(notebook, library) != before
 
 
+def test_an_exercise_that_a_chapter_checks_is_part_of_what_its_outputs_are_made_from(library: Path) -> None:
+    folder = library / "exercises"
+    folder.mkdir()
+    (library / "__init__.py").write_text('_HOME_OF = {"check": "exercises"}\n')
+    (folder / "__init__.py").write_text("from .report import show\n\n\ndef check(*arguments):\n    show()\n")
+    (folder / "report.py").write_text("from ..plots import WIDTH\n\n\ndef show():\n    print(WIDTH)\n")
+    (folder / "words.py").write_text('EXERCISES = (dict(name="count", hint="one"),)\n')
+    (folder / "others.py").write_text('EXERCISES = (dict(name="others"),)\n')
+    notebook = new_notebook(cells=[new_code_cell('from lessons_lib import check\ncheck("count", len)')])
+    before = notebooks.fingerprint(notebook, library)
+    edited(folder / "others.py", "others", "another")
+    assert notebooks.fingerprint(notebook, library) == before, "this chapter does not check that exercise"
+    seen = [before]
+    for path, old, new in (("words.py", "one", "two"), ("report.py", "WIDTH)", "2 * WIDTH)")):
+        edited(folder / path, old, new)
+        seen.append(notebooks.fingerprint(notebook, library))
+    edited(library / "plots.py", "6", "7")
+    seen.append(notebooks.fingerprint(notebook, library))
+    assert len(set(seen)) == 4
+
+
 def test_new_weights_make_the_outputs_of_their_specimen_stale(library: Path) -> None:
     (library / "weights").mkdir()
     (library / "weights" / "shapes.safetensors").write_bytes(b"old")

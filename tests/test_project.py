@@ -131,20 +131,26 @@ def test_imports_run_one_way() -> None:
     """Ground floor, then methods, then plots, then exercises: nobody imports from a floor above."""
     floors = [
         {"downloads", "resnet", "shapes", "squeezenet", "cifar10", "specimens", "hooks"},
-        {"training"},
+        {"training", "filters"},
         {"plots", "interactive"},
+        {"exercises"},
     ]
     floor_of = {name: level for level, names in enumerate(floors) for name in names}
-    for path in (ROOT / "lessons_lib").glob("*.py"):
-        if path.stem == "__init__":
+    library = ROOT / "lessons_lib"
+
+    def module_of(path: Path) -> str:
+        return path.relative_to(library).with_suffix("").parts[0]
+
+    for path in library.rglob("*.py"):
+        if path == library / "__init__.py":
             continue
-        assert path.stem in floor_of, f"{path.name} has no floor: give it one in this test"
-        for imported in notebooks._imported(path.read_text("utf-8"), path.parent):
-            assert floor_of[imported.stem] <= floor_of[path.stem], f"{path.name} imports {imported.stem} from above"
+        assert module_of(path) in floor_of, f"{path.name} has no floor: give it one in this test"
+        for imported in notebooks._imported(path.read_text("utf-8"), library, path.parent):
+            assert floor_of[module_of(imported)] <= floor_of[module_of(path)], f"{path.name} imports {imported.name}"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     library = ROOT / "lessons_lib"
-    for path in library.glob("*.py"):
-        direct = notebooks._imported(path.read_text("utf-8"), library)
+    for path in library.rglob("*.py"):
+        direct = notebooks._imported(path.read_text("utf-8"), library, path.parent)
         assert all(path not in notebooks._reached(found.read_text("utf-8"), library) for found in direct), path.name

@@ -48,7 +48,8 @@ def execute(path: Path, specimen: str) -> tuple[Any, list[dict[str, str]], float
         notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
     start = time.perf_counter()
-    client.execute(env=os.environ | {"LESSONS_SPECIMEN": specimen})
+    # Strict: a solution that its own check refuses must not get into the book.
+    client.execute(env=os.environ | {"LESSONS_SPECIMEN": specimen, "LESSONS_STRICT": "1"})
     seconds = time.perf_counter() - start
     opened = json.loads(notebook.cells.pop().outputs[0].text)
     expect_specimen(opened, specimen)

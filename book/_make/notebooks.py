@@ -83,28 +83,41 @@ def _reached(source: str, library: Path) -> set[Path]:
         module = waiting.pop()
         if module not in reached:
             reached.add(module)
-            waiting.extend(_imported(module.read_text("utf-8"), library))
+            waiting.extend(_imported(module.read_text("utf-8"), library, module.parent))
     return reached
 
 
-def _imported(source: str, library: Path) -> Iterator[Path]:
+def _imported(source: str, library: Path, package: Path | None = None) -> Iterator[Path]:
+    """What `source` imports of `library`; `package` is the folder where `source` lies, the library itself if None."""
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name.removeprefix("lessons_lib.") for alias in node.names if "lessons_lib" in alias.name]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level == 1:  # from . import x, from .x import y
-                names = [module] if module else [alias.name for alias in node.names]
+            if node.level:  # from . import x, from .x import y, from ..x import y
+                folder = [package or library, library][node.level - 1].relative_to(library).parts
+                names = ["/".join((*folder, name)) for name in ([module] if module else [a.name for a in node.names])]
             elif module == "lessons_lib":
                 # The root hands names out lazily: which module each is from is written in the root itself.
                 names = [_home_of(alias.name, library) for alias in node.names]
             elif module.startswith("lessons_lib."):
                 names = [module.removeprefix("lessons_lib.")]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check":
+            names = _exercises_of(node, library)
         for name in names:
             for path in (library / f"{name.replace('.', '/')}.py", library / name.replace(".", "/") / "__init__.py"):
                 if path.is_file():
                     yield path
+
+
+def _exercises_of(call: ast.Call, library: Path) -> list[str]:
+    """The module that holds the exercise named in `check("name", ...)`: found when it runs, not imported."""
+    if not (call.args and isinstance(call.args[0], ast.Constant)):
+        return []
+    mark = f'name="{call.args[0].value}"'
+    modules = (library / "exercises").glob("*.py")
+    return [f"exercises/{module.stem}" for module in modules if mark in module.read_text("utf-8")]
 
 
 def _home_of(name: str, library: Path) -> str:
