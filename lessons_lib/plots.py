@@ -7,7 +7,7 @@ the alt text in the output's metadata. Figures stand on white, so that they read
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -30,6 +30,8 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
 
 WIDTH = 6.0  # inches; with 12 pt type, still readable when a phone shows the figure at half its size
 _DPI = 96
+_BAR = 0.9  # inches that a colour bar with its label takes
+_ROW = 12  # pictures: more of them in a line would be too small to see on a phone
 _PALETTE_SUFFICES = 4096  # colours: above that there is a photograph, which 256 of them would spoil
 _STYLE: Any = {
     "font.size": 12,
@@ -99,6 +101,42 @@ def image_grid(
     return figure
 
 
+def image_rows(rows: Mapping[str, Tensor | Sequence[Tensor]], *, alt: str, width: float = WIDTH) -> Figure:
+    """Rows of pictures (N, 3, H, W) in [0, 1], each row under its name; a long row goes on in the next line.
+
+    Raises ValueError where there is no row, or an empty one, or where the pictures differ in size.
+    """
+    drawn = {name: [_picture(image) for image in images] for name, images in rows.items()}
+    if not drawn or not all(drawn.values()):
+        raise ValueError("rows: every row must hold a picture, and there must be a row")
+    if len({picture.shape for pictures in drawn.values() for picture in pictures}) > 1:
+        raise ValueError("rows: the pictures differ in size")
+    columns = min(_ROW, max(len(pictures) for pictures in drawn.values()))
+    gap, head = 0.04, 0.3  # inches between pictures, and for the name above a row
+    side = (width + gap) / columns - gap
+    first = next(iter(drawn.values()))[0]
+    tall = side * first.shape[0] / first.shape[1]
+    lines = {name: math.ceil(len(pictures) / columns) for name, pictures in drawn.items()}
+    height = sum(head + count * (tall + gap) for count in lines.values())
+    figure, canvas = subplots(alt=alt, width=width, height=height)
+    # All on one canvas measured in inches: axes for each picture, laid out by matplotlib, would take ten times as long.
+    figure.set_layout_engine("none")
+    canvas.set_position((0, 0, 1, 1))
+    canvas.set_axis_off()
+    top = 0.0
+    for name, pictures in drawn.items():
+        top += head
+        canvas.text(0, top - 0.06, name, fontsize=12, va="bottom")
+        for place, picture in enumerate(pictures):
+            line, column = divmod(place, columns)
+            left, upper = column * (side + gap), top + line * (tall + gap)
+            extent = (left, left + side, upper + tall, upper)
+            canvas.imshow(picture, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+        top += lines[name] * (tall + gap)
+    canvas.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    return figure
+
+
 def map_grid(
     maps: Tensor | Sequence[Tensor],
     titles: Sequence[str] | None = None,
@@ -116,18 +154,35 @@ def map_grid(
     Raises ValueError for an unsigned map with values below 0 and for values that are not finite.
     """
     values = [_map(m, signed=signed) for m in maps]
-    figure, cells = _grid(values, titles, "maps", alt=alt, columns=columns, width=width)
-    largest = max(float(np.abs(v).max()) for v in values)
-    drawn = None
+    figure, cells = _grid(values, titles, "maps", alt=alt, columns=columns, width=width, bar=shared)
+    _draw_maps(figure, cells, values, signed=signed, shared=shared, label=label)
+    return figure
+
+
+def panel_grid(
+    panels: Sequence[Tensor],
+    titles: Sequence[str] | None = None,
+    *,
+    alt: str,
+    signed: bool,
+    shared: bool = True,
+    label: str = "",
+    columns: int | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """Pictures (3, H, W) in [0, 1] and maps (H, W) in one grid, row by row; the maps as in `map_grid`.
+
+    Raises ValueError for what `image_grid` and `map_grid` refuse, and where there is no map.
+    """
+    values = [_picture(panel) if getattr(panel, "ndim", 0) == 3 else _map(panel, signed=signed) for panel in panels]
+    figure, cells = _grid(values, titles, "panels", alt=alt, columns=columns, width=width, bar=shared)
+    maps = [(axes, value) for axes, value in zip(cells, values, strict=True) if value.ndim == 2]
+    if not maps:
+        raise ValueError("panels holds no map (H, W): pictures alone are for image_grid")
     for axes, value in zip(cells, values, strict=True):
-        top = largest if shared else float(np.abs(value).max())
-        top = top or 1.0
-        drawn = axes.imshow(
-            value, cmap=SIGNED if signed else UNSIGNED, vmin=-top if signed else 0, vmax=top, interpolation="nearest"
-        )  # nearest: a map's values are shown as they are, not blended with their neighbours
-    if shared and drawn is not None:
-        with matplotlib.rc_context(_STYLE):
-            figure.colorbar(drawn, ax=figure.axes, label=label, shrink=0.85, aspect=30)
+        if value.ndim == 3:
+            axes.imshow(value, vmin=0, vmax=1)
+    _draw_maps(figure, *zip(*maps, strict=True), signed=signed, shared=shared, label=label)
     return figure
 
 
@@ -192,6 +247,25 @@ def prediction_bars(
     return figure
 
 
+def _draw_maps(
+    figure: Figure, cells: Sequence[Axes], values: Sequence[np.ndarray], *, signed: bool, shared: bool, label: str
+) -> None:
+    """Maps into their cells, on one scale with a bar for all, or each on its own without."""
+    largest = max(float(np.abs(v).max()) for v in values)
+    for axes, value in zip(cells, values, strict=True):
+        top = (largest if shared else float(np.abs(value).max())) or 1.0
+        drawn = axes.imshow(
+            value, cmap=SIGNED if signed else UNSIGNED, vmin=-top if signed else 0, vmax=top, interpolation="nearest"
+        )  # nearest: a map's values are shown as they are, not blended with their neighbours
+        if signed:  # zero is white like the page: without a frame one could not see where a map ends
+            axes.set_axis_on()
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color="#c8ccd0")
+    if shared:
+        with matplotlib.rc_context(_STYLE):
+            figure.colorbar(drawn, ax=figure.axes, label=label, shrink=0.85, aspect=30)
+
+
 def _grid(
     things: Sequence[np.ndarray],
     titles: Sequence[str] | None,
@@ -200,6 +274,7 @@ def _grid(
     alt: str,
     columns: int | None,
     width: float,
+    bar: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     count = len(things)
     if count == 0:
@@ -212,7 +287,7 @@ def _grid(
     rows = math.ceil(count / columns)
     aspect = max(thing.shape[0] / thing.shape[1] for thing in things)
     lines = 0 if titles is None else 1 + max(title.count("\n") for title in titles)
-    cell = width / columns
+    cell = (width - _BAR * bar) / columns
     figure, axes = subplots(
         rows, columns, alt=alt, width=width, height=rows * (cell * aspect + 0.24 * lines), squeeze=False
     )
@@ -252,13 +327,18 @@ def _map(values: Tensor, *, signed: bool) -> np.ndarray:
 
 
 def _compressed(png: bytes) -> dict[str, bytes]:
-    """A figure of few colours as a palette PNG, one with photographs as a JPEG: a fraction of the bytes."""
+    """A figure of few colours as a palette PNG, one with photographs as a JPEG: a fraction of the bytes.
+
+    Many colours in large even squares, such as drawn weights, are smaller as they are, and free of a JPEG's smear.
+    """
     from PIL import Image
 
     image = Image.open(BytesIO(png)).convert("RGB")
     file = BytesIO()
     if image.getcolors(_PALETTE_SUFFICES) is None:
         image.save(file, "jpeg", quality=76, subsampling=0, optimize=True)
+        if len(png) <= len(file.getvalue()):
+            return {"image/png": png}
         return {"image/jpeg": file.getvalue()}
     image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return {"image/png": file.getvalue()}

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import yaml
 from bs4 import BeautifulSoup, Tag
 
@@ -59,6 +60,20 @@ def run_jupyter_book(
         env={**os.environ, **(environment or {})},
         check=False,
     )
+
+
+def small_book(folder: Path, text: str, toc: str = "", notebook: nbformat.NotebookNode | None = None) -> Path:
+    """A copy of the book's frame (configuration, extensions, style) around one page with `text`."""
+    (folder / "book").mkdir(parents=True)
+    for name in ("_ext", "_static"):
+        shutil.copytree(ROOT / "book" / name, folder / "book" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "_config.yml", folder)
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\n{toc}", encoding="utf-8")
+    (folder / "book" / "intro.md").write_text(text, encoding="utf-8")
+    if notebook is not None:
+        nbformat.write(notebook, folder / "book" / "00_start.ipynb")
+    return folder
 
 
 @cache

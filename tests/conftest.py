@@ -1,10 +1,13 @@
-"""What several test files share: where the local data are, and a home that is not the user's."""
+"""What several test files share: where the local data are, a home that is not the user's, and a browser."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import browsing
 import pytest
 
 # Read before any test changes the environment.
@@ -32,3 +35,20 @@ def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LESSONS_DATA", "LESSONS_SPECIMEN", "LESSONS_STRICT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LESSONS_HOME", str(tmp_path / "lessons_home"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium; tests that need it are skipped without one, and say so, or fail where REQUIRE_BROWSER=1."""
+    program = browsing.program()
+    if program is None:
+        message = "no chromium or google-chrome on this machine: the pages were not seen by a browser"
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=browsing.ARGUMENTS)
+        yield chromium
+        chromium.close()

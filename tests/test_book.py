@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import built_pages
 import nbformat
 import pytest
-from built_pages import ROOT, configuration, read
+from built_pages import ROOT, configuration, read, small_book
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +20,6 @@ def book() -> Path:
 def our_addresses() -> tuple[str, str, str]:
     config = configuration()
     return built_pages.slug(), config["repository"]["branch"], config["html"]["baseurl"]
-
-
-def small_book(folder: Path, text: str, toc: str = "", notebook: nbformat.NotebookNode | None = None) -> Path:
-    """A copy of the book's frame (configuration, extensions, style) around one page with `text`."""
-    (folder / "book").mkdir(parents=True)
-    for name in ("_ext", "_static"):
-        shutil.copytree(ROOT / "book" / name, folder / "book" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "_config.yml", folder)
-    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\n{toc}", encoding="utf-8")
-    (folder / "book" / "intro.md").write_text(text, encoding="utf-8")
-    if notebook is not None:
-        nbformat.write(notebook, folder / "book" / "00_start.ipynb")
-    return folder
 
 
 def write_page(folder: Path, body: str, name: str = "page.html") -> Path:

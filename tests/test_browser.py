@@ -6,20 +6,14 @@ with REQUIRE_BROWSER=1 they fail instead, so that a machine meant to run them ca
 
 from __future__ import annotations
 
-import functools
-import http.server
 import itertools
-import os
-import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import built_pages
 import pytest
+from browsing import axe_violations, focused, opened, overflow, served, tab_to
 from built_pages import PAGE_LIMIT, SCRIPT_LIMIT
 
 pytestmark = pytest.mark.browser
@@ -31,138 +25,11 @@ AXE_VIEWS = {(360, "light"), (1280, "dark")}
 THEME_PAUSE = 400  # ms; 300 ms after a resize the theme looks again at what can be scrolled
 PAGES = [*built_pages.page_names(), "search.html", "genindex.html", "404.html"]
 
-# Rules of axe that are not applied, each with the reason why the page cannot help it.
-AXE_EXCLUSIONS: dict[str, str] = {}
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@dataclass
-class Visit:
-    """What a browser asked for and complained about while it showed a page."""
-
-    outside: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    script_bytes: int = 0
-    all_bytes: int = 0
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without writing a line for each."""
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address at which `folder` is served on this machine while the `with` block lasts."""
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[str]:
     with served(built_pages.built_book()) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        message = "no chromium or google-chrome on this machine: the pages were not seen by a browser"
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def opened(browser: Any, address: str, *, width: int = 1280, theme: str = "light") -> Iterator[tuple[Any, Visit]]:
-    """A page and what happened while it loaded; requests to other hosts are noted and never leave the machine."""
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
-    page, visit = context.new_page(), Visit()
-    home = "/".join(address.split("/")[:3]) + "/"
-
-    def answer(route: Any) -> None:
-        url = route.request.url
-        if url.startswith((home, "data:", "blob:", "file:")):
-            route.continue_()
-        else:
-            visit.outside.append(url)
-            route.abort()
-
-    def weigh(response: Any) -> None:
-        if response.url.startswith(home):
-            responses.append(response)
-
-    responses: list[Any] = []
-    page.route("**/*", answer)
-    page.on("response", weigh)
-    page.on("console", lambda message: visit.errors.append(in_words(message)) if message.type == "error" else None)
-    page.on("pageerror", lambda error: visit.errors.append(str(error)))
-    try:
-        page.goto(address, wait_until="networkidle")
-        for response in responses:
-            size = len(response.body()) if response.ok else 0
-            visit.all_bytes += size
-            visit.script_bytes += size if response.request.resource_type == "script" else 0
-        yield page, visit
-    finally:
-        context.close()
-
-
-def in_words(message: Any) -> str:
-    """An error of the browser's console, and what it is about."""
-    return f"{message.text} {message.location.get('url', '')}"
-
-
-def overflow(page: Any) -> int:
-    """By how many pixels the page is wider than the window."""
-    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-
-
-def axe_violations(page: Any) -> list[str]:
-    """What axe finds wrong, but for the rules excluded above."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    rules = {rule: {"enabled": False} for rule in AXE_EXCLUSIONS}
-    # Without preload axe would fetch the style sheets again, and their imports from the wrong folder.
-    found = Axe().run(page, options={"rules": rules, "preload": False}).response["violations"]
-    return [f"{rule['id']}: {node['html'][:160]} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
-
-
-def focused(page: Any, expression: str) -> Any:
-    """A property of the element that has the keyboard's focus, as JavaScript on `e`."""
-    return page.evaluate(f"(e => {expression})(document.activeElement)")
-
-
-def tab_to(page: Any, selector: str, limit: int = 80) -> None:
-    """Press Tab until the element has the focus."""
-    for _ in range(limit):
-        page.keyboard.press("Tab")
-        if focused(page, f"e.matches({selector!r})"):
-            return
-    raise AssertionError(f"Tab does not reach {selector} within {limit} steps")
 
 
 @pytest.mark.parametrize("name", PAGES)

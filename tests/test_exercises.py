@@ -101,7 +101,7 @@ def test_an_answer_that_needs_a_gradient_passes(exercise: Exercise) -> None:
 
 # --- junk: whatever comes, words and no exception ----------------------------------------------------------------
 
-BOX = all_exercises()["normalize_for_display"]
+BOX = all_exercises()["to_pictures"]
 right = BOX.reference
 
 
@@ -379,6 +379,26 @@ def test_simple_relations_to_the_right_answer_are_named(change: Callable[[Tensor
     assert words in diagnose(exercise, change).words
 
 
+def test_a_mistake_is_named_also_where_a_division_by_zero_hides_it() -> None:
+    similarity = all_exercises()["similarity"]
+
+    def twice_wrong(patches: Tensor, sought: Tensor) -> Tensor:
+        return (patches * sought).sum(dim=(1, 2, 3)) / patches.flatten(1).norm(dim=1)
+
+    words = diagnose(similarity, twice_wrong).words
+    assert words.startswith("You divide by the lengths of the patches only")
+    assert words.endswith("where do you divide by zero?")
+    assert diagnose(similarity, lambda p, s: torch.full((len(p),), math.nan)).rung == "finite"
+
+
+@pytest.mark.parametrize(
+    ("off", "words"), [(3.0, "more than the largest"), (0.3, "up to 30% of"), (0.002, "less than 1% of")]
+)
+def test_how_far_an_answer_is_off_is_said_without_frightening_numbers(off: float, words: str) -> None:
+    exercise = small(lambda x: x, torch.tensor([1.0, 0.5, 0.2]))
+    assert words in diagnose(exercise, lambda x: x + torch.tensor([0.0, off, 0.0])).words
+
+
 def test_the_answer_is_never_printed() -> None:
     exercise = small(lambda x: x + 41.123, torch.ones(1))
     for answer in (lambda x: x * 7, lambda x: x[None], lambda x: None, lambda x: 1 / 0):
@@ -536,7 +556,7 @@ def test_a_solution_is_not_recorded_and_says_so(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("normalise_for_display", "Did you mean `normalize_for_display`?"),
+        ("to_picture", "Did you mean `to_pictures`?"),
         ("", "There is no exercise"),
         (right, "The name of the exercise comes first"),
         (None, "The name of the exercise comes first"),
@@ -552,14 +572,14 @@ def test_an_unknown_name_is_told(name: Any, words: str, capsys: pytest.CaptureFi
 
 def test_a_check_without_a_function_says_what_to_hand_over(capsys: pytest.CaptureFixture[str]) -> None:
     check(BOX.name)
-    assert 'Hand over your function: `check("normalize_for_display", your_function)`' in capsys.readouterr().out
+    assert 'Hand over your function: `check("to_pictures", your_function)`' in capsys.readouterr().out
 
 
 def test_in_strict_mode_a_wrong_answer_raises_and_a_stub_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LESSONS_STRICT", "1")
     check(BOX.name, stub)
     check(BOX.name, right)
-    with pytest.raises(WrongAnswer, match="normalize_for_display"):
+    with pytest.raises(WrongAnswer, match="to_pictures"):
         check(BOX.name, lambda f: f)
     with pytest.raises(WrongAnswer, match="no exercise"):
         check("no such", right)
@@ -600,7 +620,7 @@ def test_progress_lists_every_exercise_with_what_is_done(capsys: pytest.CaptureF
     progress()
     told = capsys.readouterr().out
     assert f"→ 1 of {len(ALL)} exercises done" in told
-    assert "✓ 1.3 Make filters fit to be shown (`normalize_for_display`): passed on " in told
+    assert "✓ 1.3 Make filters fit to be shown (`to_pictures`): passed on " in told
     assert "2 attempts, 1 hint" in told
     assert told.count("not tried yet") == len(ALL) - 1
     assert all(exercise.title in told for exercise in ALL)
@@ -670,7 +690,7 @@ def test_a_report_shows_itself_as_a_card_in_a_notebook(monkeypatch: pytest.Monke
 def test_words_are_escaped_and_code_is_marked() -> None:
     html, text = reports.card("bad", "a < b", "use `x < 1` & be *well*")
     assert "a &lt; b" in html
-    assert "<code>x &lt; 1</code> &amp; be" in html
+    assert "<code>x &lt; 1</code> &amp; be <em>well</em>" in html
     assert text == "✗ a < b\n  use `x < 1` & be *well*"
 
 

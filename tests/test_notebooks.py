@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +16,11 @@ import nbformat
 import notebooks
 import pytest
 import student
-import torch
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lessons_lib.exercises import all_exercises
+from lessons_lib.exercises.diagnosis import STUB
 
 CHAPTERS = notebooks.chapters()
 
@@ -42,7 +45,9 @@ def test_a_chapter_keeps_the_shape_all_chapters_share(path: Path) -> None:
     assert "load_specimen()" in code[0].source
     first_figure = next(i for i, c in enumerate(code) if any(output_kinds(c)))
     assert first_figure < 3
-    shown = [cell.source for cell in code if not {"setup", "hide-input"} & set(cell.metadata.get("tags", []))]
+    shown = [
+        cell.source for cell in code if not {"setup", "hide-input", "remove-input"} & set(cell.metadata.get("tags", []))
+    ]
     assert [source for source in shown if len(source.splitlines()) > 15] == []
     assert [line for source in shown for line in source.splitlines() if len(line) > 80] == []  # the column of a page
 
@@ -62,6 +67,37 @@ def test_every_solution_is_folded_everywhere(path: Path) -> None:
         assert "hide-input" in cell.metadata.tags
         assert cell.metadata.jupyter.source_hidden
         assert cell.metadata.cellView == "form"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_exercise_is_a_prompt_a_stub_a_check_and_a_solution_that_passed(path: Path) -> None:
+    number = int(path.name[:2])
+    wanted = [exercise for exercise in all_exercises().values() if exercise.number.split(".")[0] == str(number)]
+    cells = notebooks.read(path).cells
+    starts = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and re.match(r"#+ Exercise", c.source)]
+    headings = [re.match(r"#+ Exercise (.*)", cells[i].source)[1] for i in starts]  # type: ignore[index]
+    assert headings == [f"{exercise.number}: {exercise.title}" for exercise in wanted]
+    for start, exercise in zip(starts, wanted, strict=True):
+        assert re.search(r"\*\d+ minutes, (easy|medium|harder|Further)", cells[start].source), exercise.number
+        code = [cell for cell in cells[start:] if cell.cell_type == "code"][:3]
+        stub, check, solution = (cell.source for cell in code)
+        assert stub.startswith(f"def {exercise.name}(") and stub.endswith(f'raise NotImplementedError("{STUB}")')
+        assert f'"{exercise.name}"' in check and "check(" in check and "record=False" not in check
+        assert f'"{exercise.name}"' in solution and "check(" in solution and "record=False" in solution
+        told = ["".join(o.data.get("text/plain", "") for o in cell.outputs if "data" in o) for cell in code[1:]]
+        assert told[0].startswith(f"○ Exercise {exercise.number}: not attempted yet")
+        assert told[1].startswith(f"✓ Exercise {exercise.number}: passed")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_cell_but_a_solution_uses_what_a_solution_defines(path: Path) -> None:
+    cells = [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    solutions = [cell.source for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    others = "\n".join(cell.source for cell in cells if "solution" not in cell.metadata.get("tags", []))
+    defined = {name for source in solutions for name in re.findall(r"^def (\w+)", source, re.M)}
+    assert defined
+    assert all(name.endswith("_solution") for name in defined)
+    assert [name for name in defined if re.search(rf"\b{name}\b", others)] == []
 
 
 # --- the checks, broken on purpose ----------------------------------------------------------------------------
@@ -344,10 +380,14 @@ def test_nothing_of_a_solution_is_left_in_the_students_edition(tmp_path: Path) -
     for path in CHAPTERS:
         text = (tmp_path / path.name).read_text("utf-8")
         solutions = [c for c in notebooks.read(path).cells if "solution" in c.metadata.get("tags", [])]
-        for cell in solutions:
-            assert "_solution" not in text
-            assert not any(line.strip() in text for line in cell.source.splitlines() if "return" in line)
         edition = nbformat.read(tmp_path / path.name, as_version=4)
+        left = {line.strip() for cell in edition.cells for line in cell.source.splitlines()}
+        assert "_solution" not in text
+        for cell in solutions:
+            lines = cell.source.split("\ncheck(")[0].splitlines()  # the call of the check stands elsewhere too
+            telling = [line.strip() for line in lines if len(line.strip()) > 12]
+            assert telling
+            assert [line for line in telling if line in left] == []
         assert not any(cell.get("outputs") for cell in edition.cells)
         assert len(edition.cells) == len(notebooks.read(path).cells) - len(solutions)
 
@@ -366,33 +406,3 @@ def test_the_students_edition_does_not_change_the_chapter() -> None:
     before = copy.deepcopy(notebook)
     student.student_edition(notebook)
     assert notebook == before
-
-
-# --- the exercise of chapter 0 ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (None, "right"),
-        (lambda g: (g - g.min()).argmax().item(), "return a tuple of three Python integers"),
-        (lambda g: list(torch.unravel_index(g.abs().argmax(), g.shape)), "return a tuple of three Python integers"),
-        (lambda g: tuple(int(i) for i in torch.unravel_index(g.argmax(), g.shape)), "a fall counts as much"),
-        (lambda g: (0, 0, 0), "elsewhere is more"),
-        (lambda g: (0, 9, 9), "lies outside the shape"),
-        (lambda g: g, "return a tuple of three Python integers"),
-    ],
-)
-def test_the_check_of_exercise_0_1_accepts_the_solution_and_names_mistakes(
-    answer: Callable[[Any], Any] | None, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cells = [cell.source for cell in notebooks.read(CHAPTERS[0]).cells if cell.cell_type == "code"]
-    gradient = torch.linspace(-1.0, 2.0, 60).view(3, 5, 4).flip(1)  # its strongest entry is a rise
-    room = {"torch": torch, "gradient": gradient}
-    for source in cells:
-        if "check_strongest_place" in source:
-            exec(source.replace("check_strongest_place(strongest_place)", ""), room)
-    if answer is not None:
-        capsys.readouterr()
-        room["check_strongest_place"](answer)  # type: ignore[operator]
-    assert told in capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 from PIL import Image
+from skimage import data
 
 from lessons_lib.plots import (
     BLUE,
@@ -18,8 +19,10 @@ from lessons_lib.plots import (
     UNSIGNED,
     Figure,
     image_grid,
+    image_rows,
     map_grid,
     overlay_grid,
+    panel_grid,
     prediction_bars,
     subplots,
 )
@@ -44,6 +47,37 @@ def test_a_grid_shows_the_pictures_themselves_with_their_titles() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
 
 
+def test_rows_stand_under_their_names_and_go_on_in_the_next_line() -> None:
+    rows = {"few": PICTURES, "many": torch.rand(14, 3, 8, 10)}
+    figure = image_rows(rows, alt="two rows")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["few", "many"]
+    assert len(drawn(figure)) == 17
+    boxes = [image.get_extent() for image in drawn(figure)]
+    assert len({round(top, 4) for *_, top in boxes}) == 3, "three, then twelve and two"
+    assert {round((right - left) / (bottom - top), 3) for left, right, bottom, top in boxes} == {10 / 8}
+    assert max(right for _, right, _, _ in boxes) <= figure.get_figwidth() + 1e-6
+    assert max(bottom for _, _, bottom, _ in boxes) <= figure.get_figheight()
+    np.testing.assert_allclose(np.asarray(drawn(figure)[0].get_array()), PICTURES[0].permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("rows", [{}, {"none": []}, {"two": [PICTURES[0], PICTURES[0][:, :4]]}])
+def test_rows_that_cannot_be_drawn_are_refused(rows: dict[str, list[torch.Tensor]]) -> None:
+    with pytest.raises(ValueError, match="rows: "):
+        image_rows(rows, alt="none")
+
+
+def test_panels_mix_pictures_and_maps_on_one_scale() -> None:
+    figure = panel_grid([PICTURES[0], torch.full((4, 4), 0.5), torch.eye(4)], alt="mixed", signed=True)
+    picture, faint, strong = drawn(figure)[:3]
+    assert picture.get_array().shape == (8, 10, 3)
+    assert faint.get_clim() == strong.get_clim() == (-1.0, 1.0)
+
+
+def test_panels_without_a_map_are_refused() -> None:
+    with pytest.raises(ValueError, match="holds no map"):
+        panel_grid(list(PICTURES), alt="pictures", signed=False)
+
+
 def test_alt_text_goes_out_with_the_figure() -> None:
     _, metadata = shown(image_grid(PICTURES, alt="Three  pictures\nof noise."))
     assert metadata["alt"] == "Three pictures of noise."
@@ -56,11 +90,21 @@ def test_a_figure_is_stored_at_twice_the_size_it_is_shown_at() -> None:
 
 
 def test_photographs_are_stored_as_jpeg_and_graphs_as_png() -> None:
-    noise = torch.rand(1, 3, 224, 224)
-    assert shown(image_grid(noise, alt="noise"))[0].format == "JPEG"
+    photograph = torch.from_numpy(data.chelsea()).permute(2, 0, 1) / 255
+    assert shown(image_grid([photograph], alt="a cat"))[0].format == "JPEG"
     figure, axes = subplots(alt="a line")
     axes.plot([0, 1], [0, 1])
     assert shown(figure)[0].format == "PNG"
+
+
+def test_weights_drawn_large_keep_their_exact_colours() -> None:
+    """There are too many of them for a palette, and a JPEG would smear their edges."""
+    weights = torch.rand(96, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    image, _ = shown(image_grid(weights, alt="weights", columns=12))
+    assert image.format == "PNG"
+    colours = {colour[:3] for _, colour in image.convert("RGB").getcolors(10**6)}
+    exact = (weights[0, :, 0, 0] * 255).tolist()
+    assert any(max(abs(a - b) for a, b in zip(exact, colour, strict=True)) <= 1 for colour in colours)
 
 
 def test_figures_stand_on_white_in_every_theme() -> None:

@@ -33,12 +33,18 @@ READING_ORDER = (
     "trust",
     "plots",
     "interactive",
+    "exercises",
+    "exercises.exercise",
 )
 
 
 def public_modules(package: Path) -> list[str]:
-    """The names of the modules of `package` that do not start with an underscore, in reading order."""
+    """The names of the modules of `package` that do not start with an underscore, in reading order.
+
+    Of the exercises, the engine: a page that spelled out what they ask for would spell out the answers.
+    """
     names = sorted(path.stem for path in package.glob("*.py") if not path.stem.startswith("_"))
+    names += [name for name in ("exercises", "exercises.exercise") if (package / "exercises").is_dir()]
     known = [name for name in READING_ORDER if name in names]
     return known + [name for name in names if name not in READING_ORDER]
 

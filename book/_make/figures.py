@@ -71,7 +71,9 @@ def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Pat
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day: every run would be a new diff
         if "outputs" in cell:
-            cell.outputs = _joined(cell.outputs)
+            # What only lives with a kernel is for those who run the chapter, and would drag its scripts into the page.
+            live = "live" in cell.metadata.get("tags", [])
+            cell.outputs = [] if live else _joined(cell.outputs)
         for output in cell.get("outputs", []):
             for kind, details in output.get("metadata", {}).items():
                 if kind.startswith("image/") and details.get("alt"):
@@ -81,6 +83,7 @@ def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Pat
             _write_cover(cell, path)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata.pop("widgets", None)
     notebook.metadata["made"] = {
         "command": f"make figures CHAPTER={path.name[:2]}",
         "specimen": opened[0]["specimen"],
@@ -103,6 +106,8 @@ def _write_cover(cell: Any, path: Path) -> None:
         raise ValueError(f"{path.name}: the cell tagged `cover` shows no figure")
     covers = path.parent / "_static" / "covers"
     covers.mkdir(parents=True, exist_ok=True)
+    for old in covers.glob(f"{path.name[:2]}.*"):
+        old.unlink()
     suffix = {"image/jpeg": "jpg", "image/png": "png"}[kind]
     (covers / f"{path.name[:2]}.{suffix}").write_bytes(base64.b64decode(data[kind]))
 

@@ -39,7 +39,7 @@ def _diagnose(exercise: Exercise, answer: Any, seconds: float) -> Verdict:
 
     outcomes, printed = attempt(answer, cases, seconds)
     if any(_is_stub(outcome.error) for outcome in outcomes.values()):
-        return Verdict("not attempted", f"Not attempted yet. {exercise.prompt}")
+        return Verdict("not attempted", exercise.prompt)
     wanted = {about: outcome.answer for about, outcome in attempt(exercise.reference, cases)[0].items()}
     for about, outcome in outcomes.items():
         if isinstance(outcome.error, OutOfTime):
@@ -48,7 +48,7 @@ def _diagnose(exercise: Exercise, answer: Any, seconds: float) -> Verdict:
 
     rung, words = _ladder(exercise, outcomes, wanted)
     if rung != "passed":
-        mistake = _named(exercise, cases, outcomes)
+        mistake = _named(exercise, cases, outcomes, wanted if rung == "finite" else None)
         if mistake:
             rung, words = "mistake", mistake
     return Verdict(rung, words, printed)
@@ -90,12 +90,36 @@ def _is_stub(error: BaseException | None) -> bool:
 # --- named mistakes ----------------------------------------------------------------------------------------------
 
 
-def _named(exercise: Exercise, cases: Mapping[str, tuple[Any, ...]], outcomes: Mapping[str, Outcome]) -> str:
-    for mistake in exercise.mistakes:
-        theirs = attempt(mistake.answer, cases)[0]
-        if outcome_distance(outcomes, theirs) <= exercise.tolerance:
+def _named(
+    exercise: Exercise,
+    cases: Mapping[str, tuple[Any, ...]],
+    outcomes: Mapping[str, Outcome],
+    wanted: Mapping[str, Any] | None,
+) -> str:
+    """The words for the mistake that the outcomes equal: with `wanted`, if need be only where they are finite."""
+    theirs = [(mistake, attempt(mistake.answer, cases)[0]) for mistake in exercise.mistakes]
+    for mistake, found in theirs:
+        if outcome_distance(outcomes, found) <= exercise.tolerance:
             return mistake.words
+    if wanted is None:
+        return ""
+    # Two mistakes at once: a named one, and a division by zero somewhere that would hide it.
+    right = {about: _filled(outcomes[about], Outcome(answer)) for about, answer in wanted.items()}
+    if outcome_distance(right, {about: Outcome(answer) for about, answer in wanted.items()}) <= exercise.tolerance:
+        return ""  # what is finite is right
+    for mistake, found in theirs:
+        filled = {about: _filled(outcomes[about], found[about]) for about in outcomes}
+        if outcome_distance(filled, found) <= exercise.tolerance:
+            return f"{mistake.words} And some numbers are not finite (NaN): where do you divide by zero?"
     return ""
+
+
+def _filled(outcome: Outcome, other: Outcome) -> Outcome:
+    """The outcome with the other's numbers where its own are not finite."""
+    got, found = as_numbers(outcome.answer), as_numbers(other.answer)
+    if not isinstance(got, Tensor) or not isinstance(found, Tensor) or got.shape != found.shape:
+        return outcome
+    return Outcome(answer=torch.where(torch.isfinite(got), got, found))
 
 
 def outcome_distance(one: Mapping[str, Outcome], other: Mapping[str, Outcome]) -> float:
@@ -164,7 +188,8 @@ def _type_words(got: Any, wanted: Any) -> str:
     else:
         fits, name = isinstance(got, tuple) and not any(isinstance(x, list) for x in got), "a tuple"
     if not fits:
-        more = " (`torch.tensor` or `torch.stack` makes one)" if name == "a tensor" else ""
+        maker = "`torch.from_numpy`" if isinstance(got, np.ndarray) else "`torch.tensor` or `torch.stack`"
+        more = f" ({maker} makes one)" if name == "a tensor" else ""
         return f"return {name}{more}, not an object of the type {type(got).__name__}."
     if as_numbers(got) is None:
         return f"the answer holds no numbers that can be compared ({_kind(got)})."
@@ -191,7 +216,7 @@ def _dtype_words(got: Any, wanted: Any) -> str:
             return f"the answer is on {got.device.type}; keep it where the input is, on {wanted.device.type}."
         whole = not wanted.is_floating_point() and not got.is_floating_point() and not got.is_complex()
         if got.dtype != wanted.dtype and not (whole and got.dtype != torch.bool):
-            return f"the numbers are {_dtype(got)}, wanted are {_dtype(wanted)}, as in the input."
+            return f"the numbers are {_dtype(got)}, wanted are {_dtype(wanted)}: add `.to(torch.{_dtype(wanted)})`."
     elif _is_whole(wanted) and not _is_whole(got):
         return "a whole number (an index) is wanted."
     return ""
@@ -213,8 +238,10 @@ def _values_words(exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]],
     words = f"Wrong for {wrong[0]}"
     if isinstance(got, Tensor) and got.ndim:
         close = (got - want).abs() <= exercise.tolerance * _scale(want)
-        words += f": {int((~close).sum())} of {close.numel()} numbers differ from what is wanted"
-        words += f", by up to {distance(got, want):.0%} of the largest one"
+        words += f": {int((~close).sum())} of {close.numel()} numbers differ from what is wanted, by "
+        off = distance(got, want)
+        words += "more than the largest" if off > 1 else "less than 1%" if off < 0.01 else f"up to {off:.0%}"
+        words += "" if off > 1 else " of the largest"
     right = [about for about in numbers_of if about not in wrong]
     return "values", words + (f". It is right for: {'; '.join(right)}." if right else ".")
 

@@ -18,11 +18,14 @@ def _patches_and_filter() -> dict[str, tuple[Tensor, Tensor]]:
     patches[1] = 3 * sought  # the same direction, longer
     patches[2] = -sought
     patches = patches * torch.tensor([1.0, 1.0, 1.0, 4.0, 0.2, 1.0]).view(-1, 1, 1, 1)
-    nothing = torch.rand(3, 1, 2, 5, generator=random)
+    nothing = torch.rand(5, 1, 2, 5, generator=random)
     nothing[1] = 0
+    nothing[2] -= nothing[2].mean()  # the mean is 0, and in the next one a number is: neither is a patch of zeros
+    nothing[3, 0, 0, 0] = 0
+    nothing[4] *= 0.01  # weak, but it points somewhere
     return {
         "six patches": (patches, sought),
-        "three grey patches, one of them all zeros": (nothing, torch.randn(1, 2, 5, generator=random)),
+        "five grey patches, one of zeros, one very weak": (nothing, torch.randn(1, 2, 5, generator=random)),
     }
 
 
@@ -76,6 +79,26 @@ def _zero_by_zero(patches: Tensor, sought: Tensor) -> Tensor:
     return _dot(patches, sought) / (_length(patches) * sought.norm())
 
 
+def _patch_length_squared(patches: Tensor, sought: Tensor) -> Tensor:
+    return _dot(patches, sought) / (_length(patches).square() * sought.norm()).clamp(min=1e-12)
+
+
+def _times_the_length(patches: Tensor, sought: Tensor) -> Tensor:
+    return _patch_length_only(patches, sought) * sought.norm()
+
+
+def _without_sign(patches: Tensor, sought: Tensor) -> Tensor:
+    return _cosine(patches, sought).abs()
+
+
+def _angle(patches: Tensor, sought: Tensor) -> Tensor:
+    return _cosine(patches, sought).clamp(-1, 1).acos()
+
+
+def _angle_in_degrees(patches: Tensor, sought: Tensor) -> Tensor:
+    return torch.rad2deg(_angle(patches, sought))
+
+
 def _across_channels_only(patches: Tensor, sought: Tensor) -> Tensor:
     return functional.cosine_similarity(patches, sought[None], dim=1)
 
@@ -110,6 +133,22 @@ _SIMILARITY = Exercise(
             "You divide by the squared lengths. The length of a vector is the *root* of the sum of its squares.",
         ),
         Mistake(
+            _patch_length_squared,
+            "The length of the filter is right, but for the patches you divide by the squared length: take the root "
+            "there too.",
+        ),
+        Mistake(
+            _times_the_length,
+            "You divide by one length and multiply by the other: `a / b * c` is `(a / b) * c`. Put the product of the "
+            "lengths in brackets.",
+        ),
+        Mistake(
+            _without_sign,
+            "You lose the sign: a patch that points the other way has the cosine -1, not 1.",
+        ),
+        Mistake(_angle, "This is the angle itself, in radians. Asked is its cosine: one step less."),
+        Mistake(_angle_in_degrees, "This is the angle itself, in degrees. Asked is its cosine: one step less."),
+        Mistake(
             _one_length_for_all,
             "You divide by one length, that of all patches together. Each patch has a length of its own: sum over "
             "its channels, rows and columns, not over the patches.",
@@ -137,7 +176,8 @@ _SIMILARITY = Exercise(
     ),
     hints=(
         "The cosine is the dot product divided by the length of the one and the length of the other.",
-        "Sum over channels, rows and columns, and keep the patches apart: `.sum(dim=(1, 2, 3))`.",
+        "Sum over channels, rows and columns, and keep the patches apart: `.sum(dim=(1, 2, 3))`. For lengths, "
+        "`patches.flatten(1).norm(dim=1)` does it.",
         "For a patch of zeros the length is 0. `torch.where`, or a tiny number that a length is never allowed to go "
         "below (`.clamp(min=1e-12)`), avoids 0 / 0.",
     ),
@@ -213,6 +253,33 @@ def _last_place_missing(image: Tensor, weights: Tensor, bias: float, stride: int
     return _built_in(image, weights, bias, stride)[:-1, :-1]
 
 
+def _last_place_missing_by_range(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    rows = len(range(0, image.shape[1] - weights.shape[1], stride))
+    columns = len(range(0, image.shape[2] - weights.shape[2], stride))
+    return _built_in(image, weights, bias, stride)[:rows, :columns]
+
+
+def _divided_sizes(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    _, height, width = weights.shape
+    return torch.zeros((image.shape[1] - height) / stride + 1, (image.shape[2] - width) / stride + 1)  # type: ignore[call-overload]
+
+
+def _divided_ranges(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    return torch.tensor([0.0 for _ in range((image.shape[1] - weights.shape[1]) / stride + 1)])  # type: ignore[call-overload]
+
+
+def _mirrored_left_right(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    return _built_in(image, weights.flip(2), bias, stride)
+
+
+def _mirrored_top_bottom(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    return _built_in(image, weights.flip(1), bias, stride)
+
+
+def _bias_subtracted(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
+    return _built_in(image, weights, -bias, stride)
+
+
 def _channels_apart(image: Tensor, weights: Tensor, bias: float, stride: int) -> Tensor:
     return functional.conv2d(image[None], weights[:, None], stride=stride, groups=len(image))[0] + bias
 
@@ -247,7 +314,10 @@ _CONVOLUTION = Exercise(
             "You mirror the filter. That is the mathematician's convolution; what networks compute is the plain "
             "dot product of patch and filter, as the formula says.",
         ),
+        Mistake(_mirrored_left_right, "You mirror the filter left to right. Leave it as it is."),
+        Mistake(_mirrored_top_bottom, "You turn the filter upside down. Leave it as it is."),
         Mistake(_no_bias, "The bias is missing: add it to the sum at each place."),
+        Mistake(_bias_subtracted, "You subtract the bias: add it."),
         Mistake(
             _bias_at_every_weight,
             "You add the bias inside the sum, once for each weight. It belongs behind the sum, once for each place.",
@@ -259,7 +329,7 @@ _CONVOLUTION = Exercise(
         Mistake(
             _stride_only_in_the_size,
             "The size is right, but your patches lie side by side. With a stride of 2 the filter moves two pixels "
-            "each time: the patch of row $y$ begins at $sy$.",
+            "each time: the patch for row `i` of the result begins at row `stride * i`.",
         ),
         Mistake(
             _stride_ignored,
@@ -269,6 +339,13 @@ _CONVOLUTION = Exercise(
             _last_place_missing,
             "The last row and column of places are missing: an off-by-one. There is one place more than steps.",
         ),
+        Mistake(
+            _last_place_missing_by_range,
+            "The last row and column of places are missing: `range(0, H - h, stride)` stops before `H - h`, where the "
+            "filter still fits. Go to `H - h + 1`.",
+        ),
+        Mistake(_divided_sizes, "A size must be a whole number, and `/` makes none: use `//`."),
+        Mistake(_divided_ranges, "A number of steps must be whole, and `/` makes none: use `//`."),
         Mistake(
             _channels_apart,
             "You keep the channels apart. A filter has weights for all channels and adds everything into one number.",
@@ -288,7 +365,7 @@ _CONVOLUTION = Exercise(
         ),
     ),
     hints=(
-        "How many places are there? A filter of height $h$ fits $(H - h) // s + 1$ times below one another.",
+        "How many places are there? A filter of height `h` fits `(H - h) // stride + 1` times below one another.",
         "The patch at place (row, column) is `image[:, top : top + h, left : left + w]` with "
         "`top = row * stride` and `left = column * stride`.",
         "At each place: multiply patch and filter number by number, add up everything, then add the bias.",
@@ -379,7 +456,7 @@ def _constant_black(filters: Tensor) -> Tensor:
 
 
 _DISPLAY = Exercise(
-    name="normalize_for_display",
+    name="to_pictures",
     number="1.3",
     title="Make filters fit to be shown",
     prompt="Stretch each filter by itself to [0, 1]: its smallest weight becomes 0, its largest 1; equal ones 0.5.",
@@ -460,76 +537,94 @@ def _tuning_curves() -> dict[str, tuple[Tensor, Tensor]]:
     return {
         "four filters, sharp and blunt, strong and weak": (curves, angles),
         "a filter that never answers, one that always does, one in between": (silent, angles),
+        "two very weak filters": (0.001 * curves[:2], angles),
+        "angles that are not evenly spaced": (curves[:, :5], torch.tensor([0.0, 20.0, 55.0, 80.0, 150.0])),
     }
 
 
-def _resultant(tuning: Tensor, angles: Tensor) -> Tensor:
+def _resultant(curves: Tensor, angles: Tensor) -> Tensor:
     turns = torch.exp(2j * torch.deg2rad(angles))
-    total = tuning.sum(dim=1)
-    return (tuning * turns).sum(dim=1).abs() / torch.where(total > 0, total, 1.0)
+    total = curves.sum(dim=1)
+    return (curves * turns).sum(dim=1).abs() / torch.where(total > 0, total, 1.0)
 
 
-def _sines_and_cosines(tuning: Tensor, angles: Tensor) -> Tensor:
+def _sines_and_cosines(curves: Tensor, angles: Tensor) -> Tensor:
     twice = 2 * torch.deg2rad(angles)
-    share = tuning / tuning.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    share = curves / curves.sum(dim=1, keepdim=True).clamp(min=1e-12)
     return ((share @ torch.cos(twice)).square() + (share @ torch.sin(twice)).square()).sqrt()
 
 
-def _one_by_one(tuning: Tensor, angles: Tensor) -> Tensor:
+def _one_by_one(curves: Tensor, angles: Tensor) -> Tensor:
     values = []
-    for responses in tuning:
+    for responses in curves:
         x = (responses * torch.cos(2 * torch.deg2rad(angles))).sum()
         y = (responses * torch.sin(2 * torch.deg2rad(angles))).sum()
         values.append(torch.hypot(x, y) / max(responses.sum().item(), 1e-12))
     return torch.stack(values)
 
 
-def _share(tuning: Tensor) -> Tensor:
-    return tuning / tuning.sum(dim=1, keepdim=True).clamp(min=1e-12)
+def _share(curves: Tensor) -> Tensor:
+    return curves / curves.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def _not_doubled(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (_share(tuning) * torch.exp(1j * torch.deg2rad(angles))).sum(dim=1).abs()
+def _not_doubled(curves: Tensor, angles: Tensor) -> Tensor:
+    return (_share(curves) * torch.exp(1j * torch.deg2rad(angles))).sum(dim=1).abs()
 
 
-def _degrees_as_radians(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (_share(tuning) * torch.exp(2j * angles)).sum(dim=1).abs()
+def _degrees_as_radians(curves: Tensor, angles: Tensor) -> Tensor:
+    return (_share(curves) * torch.exp(2j * angles)).sum(dim=1).abs()
 
 
-def _not_divided(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (tuning * torch.exp(2j * torch.deg2rad(angles))).sum(dim=1).abs()
+def _degrees_not_doubled(curves: Tensor, angles: Tensor) -> Tensor:
+    return (_share(curves) * torch.exp(1j * angles)).sum(dim=1).abs()
 
 
-def _divided_by_the_count(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (tuning * torch.exp(2j * torch.deg2rad(angles))).mean(dim=1).abs()
+def _squared(curves: Tensor, angles: Tensor) -> Tensor:
+    return _not_divided(curves, angles).square() / curves.sum(dim=1).clamp(min=1e-12)
 
 
-def _divided_by_the_peak(tuning: Tensor, angles: Tensor) -> Tensor:
-    return _not_divided(tuning, angles) / tuning.amax(dim=1).clamp(min=1e-12)
+def _square_of_it(curves: Tensor, angles: Tensor) -> Tensor:
+    return _resultant(curves, angles).square()
 
 
-def _variance(tuning: Tensor, angles: Tensor) -> Tensor:
-    return 1 - _resultant(tuning, angles)
+def _one_sum_for_all(curves: Tensor, angles: Tensor) -> Tensor:
+    return _not_divided(curves, angles) / curves.sum()
 
 
-def _real_part_only(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (_share(tuning) @ torch.cos(2 * torch.deg2rad(angles))).abs()
+def _not_divided(curves: Tensor, angles: Tensor) -> Tensor:
+    return (curves * torch.exp(2j * torch.deg2rad(angles))).sum(dim=1).abs()
 
 
-def _strongest(tuning: Tensor, angles: Tensor) -> Tensor:
-    return tuning.amax(dim=1)
+def _divided_by_the_count(curves: Tensor, angles: Tensor) -> Tensor:
+    return (curves * torch.exp(2j * torch.deg2rad(angles))).mean(dim=1).abs()
 
 
-def _still_complex(tuning: Tensor, angles: Tensor) -> Tensor:
-    return (_share(tuning) * torch.exp(2j * torch.deg2rad(angles))).sum(dim=1)
+def _divided_by_the_peak(curves: Tensor, angles: Tensor) -> Tensor:
+    return _not_divided(curves, angles) / curves.amax(dim=1).clamp(min=1e-12)
 
 
-def _silent_by_zero(tuning: Tensor, angles: Tensor) -> Tensor:
-    return _not_divided(tuning, angles) / tuning.sum(dim=1)
+def _variance(curves: Tensor, angles: Tensor) -> Tensor:
+    return 1 - _resultant(curves, angles)
 
 
-def _index(tuning: Tensor, angles: Tensor) -> Tensor:
-    return _resultant(tuning, angles).argmax()
+def _real_part_only(curves: Tensor, angles: Tensor) -> Tensor:
+    return (_share(curves) @ torch.cos(2 * torch.deg2rad(angles))).abs()
+
+
+def _strongest(curves: Tensor, angles: Tensor) -> Tensor:
+    return curves.amax(dim=1)
+
+
+def _still_complex(curves: Tensor, angles: Tensor) -> Tensor:
+    return (_share(curves) * torch.exp(2j * torch.deg2rad(angles))).sum(dim=1)
+
+
+def _silent_by_zero(curves: Tensor, angles: Tensor) -> Tensor:
+    return _not_divided(curves, angles) / curves.sum(dim=1)
+
+
+def _index(curves: Tensor, angles: Tensor) -> Tensor:
+    return _resultant(curves, angles).argmax()
 
 
 _SELECTIVITY = Exercise(
@@ -550,6 +645,17 @@ _SELECTIVITY = Exercise(
         Mistake(
             _degrees_as_radians,
             "Sine, cosine and the exponential want radians, and the angles come in degrees: `torch.deg2rad`.",
+        ),
+        Mistake(
+            _degrees_not_doubled,
+            "Two things: the angles come in degrees and the exponential wants radians (`torch.deg2rad`), and stripes "
+            "turned by 180 degrees are the same stripes: use twice the angle.",
+        ),
+        Mistake(_squared, "The root is missing: the length of an arrow is the root of the sum of two squares."),
+        Mistake(_square_of_it, "This is the square of the selectivity: take the root of the sum of the two squares."),
+        Mistake(
+            _one_sum_for_all,
+            "You divide by one sum, that of all filters together. Each filter has its own: `.sum(dim=1)`.",
         ),
         Mistake(
             _not_divided,
@@ -588,7 +694,7 @@ _SELECTIVITY = Exercise(
     ),
     hints=(
         "Draw each response as an arrow: as long as the response, turned by *twice* the angle. Add the arrows up.",
-        "In complex numbers: `(tuning * torch.exp(2j * radians)).sum(dim=1)`, and `.abs()` is the length.",
+        "In complex numbers: `(curves * torch.exp(2j * radians)).sum(dim=1)`, and `.abs()` is the length.",
         "Divide by the sum of the responses, so that only the form of the curve counts; where that sum is 0, return 0.",
     ),
 )

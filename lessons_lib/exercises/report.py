@@ -6,6 +6,7 @@ import sys
 from html import escape
 from typing import Literal
 
+from ..interactive import marked_up
 from ..plots import BLUE, GREEN, GREY, ORANGE
 from .exercise import Exercise, Verdict
 
@@ -38,7 +39,7 @@ def card(tone: Tone, head: str, *parts: str, printed: str = "") -> tuple[str, st
     """A headline with paragraphs under it, and what a function printed, as HTML and as plain text."""
     mark, colour = _MARKS[tone], _COLOURS[tone]
     lines = [line for part in parts for line in part.splitlines() if line.strip()]
-    body = "".join(f'<p style="margin:.2em 0">{marked(line)}</p>' for line in lines)
+    body = "".join(f'<p style="margin:.2em 0">{marked_up(line)}</p>' for line in lines)
     text = "\n".join([f"{mark} {head}", *(f"  {line}" for line in lines)])
     if printed.strip():
         box = "margin:.4em 0;max-height:12em;overflow:auto;white-space:pre-wrap;opacity:.85"
@@ -61,9 +62,3 @@ def show(html: str, text: str) -> None:
     from IPython.display import display
 
     display({"text/html": html, "text/plain": text}, raw=True)
-
-
-def marked(text: str) -> str:
-    """Text as HTML, with what stands between backticks as code."""
-    pieces = escape(text).split("`")
-    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
