@@ -15,7 +15,8 @@ install() {
     # constraints.txt only limits versions; any other file lists packages to install as well.
     local flag=--requirements
     [ "$(basename "$requirements")" = constraints.txt ] && flag=--constraints
-    VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --editable "$project" "$flag" "$requirements"
+    # Compiled once, as pip does: where Python may not write beside its packages, each kernel would compile torch anew.
+    VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --compile-bytecode --editable "$project" "$flag" "$requirements"
 }
 
 echo "Installing into $venv: a minute or two the first time."
