@@ -78,7 +78,7 @@ def test_every_exercise_is_a_prompt_a_stub_a_check_and_a_solution_that_passed(pa
     headings = [re.match(r"#+ Exercise (.*)", cells[i].source)[1] for i in starts]  # type: ignore[index]
     assert headings == [f"{exercise.number}: {exercise.title}" for exercise in wanted]
     for start, exercise in zip(starts, wanted, strict=True):
-        assert re.search(r"\*\d+ minutes, (easy|medium|harder|Further)", cells[start].source), exercise.number
+        assert re.search(r"\*\d+ minutes, (easy|medium|hard|Further)", cells[start].source), exercise.number
         code = [cell for cell in cells[start:] if cell.cell_type == "code"][:3]
         stub, check, solution = (cell.source for cell in code)
         assert stub.startswith(f"def {exercise.name}(") and stub.endswith(f'raise NotImplementedError("{STUB}")')
