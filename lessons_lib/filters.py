@@ -75,8 +75,14 @@ def correlate(
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != filters.shape[1]:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images must be a tensor (N, {filters.shape[1]}, H, W) to fit the filters, not {shape}")
+    if images.dtype != filters.dtype:
+        raise TypeError(f"images are {images.dtype} and filters {filters.dtype}: one type is wanted")
+    if bias is not None and not isinstance(bias, Tensor):
+        raise TypeError(f"bias must be a tensor ({len(filters)},), not {type(bias).__name__}")
     if bias is not None and bias.shape != filters.shape[:1]:
         raise ValueError(f"bias must have the shape ({len(filters)},), not {tuple(bias.shape)}")
+    if type(stride) is not int or type(padding) is not int:
+        raise TypeError(f"stride and padding must be whole numbers, not {stride!r} and {padding!r}")
     if stride < 1 or padding < 0:
         raise ValueError(f"stride must be 1 or more and padding 0 or more, not {stride} and {padding}")
     images = nn.functional.pad(images, (padding,) * 4)
@@ -100,7 +106,7 @@ def spectrum(filters: Tensor, size: int = 33) -> Tensor:
     middle, and the edges are 0.5 cycles per pixel; right is a wave that runs to the right. Raises ValueError for an
     even `size`, or one smaller than the filters.
     """
-    filters = _checked(filters)
+    filters = _at_least_single(_checked(filters))
     if size % 2 == 0 or size < max(filters.shape[2:]):
         raise ValueError(f"size must be odd and at least {max(filters.shape[2:])}, not {size}")
     waves = torch.fft.fft2(filters, s=(size, size)).abs()
@@ -113,7 +119,7 @@ def tuning(filters: Tensor, angles: Tensor) -> Tensor:
     0 is horizontal stripes, 90 vertical ones, counter-clockwise. The amplitude over all shifts of the stripes, channels
     as in `spectrum`, root mean square over `FREQUENCIES`.
     """
-    filters = _checked(filters)
+    filters = _at_least_single(_checked(filters))
     if not isinstance(angles, Tensor) or angles.ndim != 1 or len(angles) == 0:
         raise ValueError("angles must be a tensor of one dimension, in degrees")
     height, width = filters.shape[2:]
@@ -151,7 +157,7 @@ def chroma(filters: Tensor) -> Tensor:
 
     The share of the squared weights that is left when the mean of the three channels is taken out.
     """
-    filters = _checked(filters)
+    filters = _at_least_single(_checked(filters))
     if filters.shape[1] != 3:
         raise ValueError(f"filters must have 3 channels to have a colour, not {filters.shape[1]}")
     colour = (filters - filters.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2, 3))
@@ -176,3 +182,8 @@ def _checked(filters: Tensor) -> Tensor:
     if not filters.is_floating_point() or not torch.isfinite(filters).all():
         raise ValueError("filters must be finite floating point numbers")
     return filters
+
+
+def _at_least_single(filters: Tensor) -> Tensor:
+    """Half precision has no Fourier transform on a CPU, and its squares overflow."""
+    return filters.float() if filters.dtype in (torch.float16, torch.bfloat16) else filters

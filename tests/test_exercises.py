@@ -7,8 +7,10 @@ import functools
 import itertools
 import json
 import math
+import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -147,6 +149,14 @@ def endless_and_stubborn(filters: Tensor) -> None:
             pass
 
 
+def endless_and_stubborn_twice(filters: Tensor) -> None:
+    while True:
+        try:  # noqa: SIM105
+            endless_and_stubborn(filters)
+        except:  # noqa: E722
+            pass
+
+
 def endless_sleep(filters: Tensor) -> None:
     time.sleep(60)
 
@@ -226,7 +236,9 @@ JUNK: dict[str, tuple[Any, str]] = {
     "a tensor that lies": (lambda f: right(f).as_subclass(LyingTensor), "type"),
     "a loop": (endless, "time"),
     "a loop that swallows everything": (endless_and_stubborn, "time"),
+    "two loops that swallow everything": (endless_and_stubborn_twice, "time"),
     "a sleep": (endless_sleep, "time"),
+    "a sleep without a frame of its own": (functools.partial(time.sleep), "error"),
     "a loop that prints": (endless_print, "time"),
     "a late answer": (late_but_returns, "time"),
     "recursion": (endless_recursion, "error"),
@@ -367,6 +379,7 @@ def test_what_is_right_in_some_cases_is_said() -> None:
     [
         (lambda x: -x, "wrong sign"),
         (lambda x: 3 * x, "3 times what is wanted"),
+        (lambda x: 1.001 * x, "8 of 9 numbers differ from what is wanted, by less than 1%"),
         (lambda x: x + 0.5, "off by the same amount, +0.5"),
         (lambda x: x.T, "rows and columns have changed places"),
         (lambda x: x.flip(1), "left and right have changed places"),
@@ -423,23 +436,62 @@ def test_what_a_function_prints_is_shown_once_and_not_without_end(capsys: pytest
 # --- what a function leaves behind -------------------------------------------------------------------------------
 
 
-def test_a_check_leaves_random_numbers_and_settings_alone() -> None:
+def test_a_check_leaves_random_numbers_and_settings_alone(tmp_path: Path) -> None:
     def careless(filters: Tensor) -> Tensor:
+        torch.set_default_device("meta")
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        torch.autograd.set_detect_anomaly(True)
+        os.chdir(tmp_path)
+        sys.setrecursionlimit(2000)
         torch.manual_seed(99)
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
-        return right(filters) + 0 * torch.rand(1, dtype=filters.dtype)
+        return right(filters) + 0 * torch.rand(1, dtype=filters.dtype, device="cpu")
 
+    def settings() -> list[Any]:
+        return [torch.get_default_device(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+                torch.is_anomaly_enabled(), os.getcwd(), sys.getrecursionlimit()]  # fmt: skip
+
+    before = settings()
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
     assert diagnose(BOX, careless).passed
+    assert settings() == before
     torch.testing.assert_close(torch.rand(3), wanted, atol=0, rtol=0)
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
     with torch.no_grad():
         assert diagnose(BOX, careless).passed
         assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("exercise", ALL, ids=named)
+def test_another_default_device_makes_no_right_answer_wrong(exercise: Exercise) -> None:
+    torch.set_default_device("meta")
+    try:
+        assert diagnose(exercise, exercise.reference).passed
+        assert diagnose(exercise, exercise.mistakes[0].answer).words == exercise.mistakes[0].words
+    finally:
+        torch.set_default_device("cpu")
+
+
+def test_after_an_interrupt_no_other_case_is_begun() -> None:
+    begun: list[int] = []
+
+    def slow(filters: Tensor) -> Tensor:
+        begun.append(1)
+        raise KeyboardInterrupt
+
+    assert diagnose(BOX, slow).rung == "error"
+    assert len(begun) == 1
+
+
+def test_an_answer_of_a_thousand_million_numbers_is_told_its_shape_at_once() -> None:
+    start = time.monotonic()
+    assert diagnose(BOX, lambda f: torch.zeros(1).expand(10**9)).rung == "shape"
+    assert time.monotonic() - start < 10
 
 
 def test_a_function_that_changes_its_input_does_not_spoil_the_other_cases() -> None:
@@ -586,18 +638,27 @@ def test_in_strict_mode_a_wrong_answer_raises_and_a_stub_does_not(monkeypatch: p
     with pytest.raises(WrongAnswer, match="no function"):
         check(BOX.name)
     with pytest.raises(ZeroDivisionError):
-        check(BOX.name, right, draw=lambda: 1 / 0)
+        check(BOX.name, right, draw=lambda f: 1 / 0)
 
 
 def test_a_figure_is_drawn_once_the_function_answers(capsys: pytest.CaptureFixture[str]) -> None:
     drawn: list[str] = []
-    check(BOX.name, stub, draw=lambda: drawn.append("stub"))
-    check(BOX.name, lambda f: 1 / 0, draw=lambda: drawn.append("error"))
-    check(BOX.name, lambda f: f.abs(), draw=lambda: drawn.append("wrong"))
-    check(BOX.name, right, draw=lambda: drawn.append("right"))
+    check(BOX.name, stub, draw=lambda f: drawn.append("stub"))
+    check(BOX.name, lambda f: 1 / 0, draw=lambda f: drawn.append("error"))
+    check(BOX.name, lambda f: f.abs(), draw=lambda f: drawn.append("wrong"))
+    check(BOX.name, right, draw=lambda f: drawn.append("right"))
     assert drawn == ["wrong", "right"]
-    check(BOX.name, right, draw=lambda: 1 / 0)
-    assert "The figure could not be drawn" in capsys.readouterr().out
+    for draw in (lambda f: 1 / 0, lambda f: sys.exit(1)):
+        check(BOX.name, right, draw=draw)
+        assert "The figure could not be drawn" in capsys.readouterr().out
+
+
+def test_a_figure_is_drawn_without_changing_what_the_notebook_holds() -> None:
+    mine = torch.tensor([[[[3.0, -2.0]]]]).expand(1, 3, 1, 2).clone()
+    drawn: list[Tensor] = []
+    check(BOX.name, lambda f: f.clamp_(0, 1), draw=lambda f: drawn.append(f(mine)))
+    assert torch.equal(drawn[0], mine.clamp(0, 1))
+    assert mine.min() == -2
 
 
 def test_hints_come_one_at_a_time_and_are_remembered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -629,7 +690,9 @@ def test_progress_lists_every_exercise_with_what_is_done(capsys: pytest.CaptureF
 # --- the record --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["", "no json", "[]", '{"exercises": [1]}', '{"exercises": {"a": 3}}', "{}"])
+@pytest.mark.parametrize(
+    "content", ["", "no json", "[" * 100_000, "[]", '{"exercises": [1]}', '{"exercises": {"a": 3}}', "{}"]
+)
 def test_an_unreadable_record_is_put_aside_and_not_lost(content: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = records.record_file()
     path.parent.mkdir(parents=True)
@@ -669,7 +732,50 @@ def test_an_interrupted_save_leaves_the_old_record(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(records.json, "dump", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
     check(BOX.name, right)
     assert records.record_file().read_bytes() == before
-    assert [p.name for p in records.record_file().parent.iterdir()] == ["progress.json"]
+    assert [p.name for p in records.record_file().parent.iterdir() if p.suffix != ".lock"] == ["progress.json"]
+
+
+def test_two_notebooks_at_once_lose_nothing(tmp_path: Path) -> None:
+    code = "from lessons_lib.exercises import record\nfor i in range(40): record.note(f'{WHO}{i}', attempted=True)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", f"WHO = {who!r}\n{code}"], env={**os.environ}) for who in ("a", "b")
+    ]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert set(kept()) == {f"{who}{i}" for who in "ab" for i in range(40)}
+
+
+def test_a_record_that_cannot_be_read_now_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(BOX.name, right)
+    before = records.record_file().read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *a, **k: (_ for _ in ()).throw(PermissionError("not now")))
+        check("similarity", lambda p, s: p)
+    assert "could not be saved: not now" in capsys.readouterr().out
+    assert records.record_file().read_bytes() == before
+
+
+@pytest.mark.parametrize("odd", [-5, "3", None, True, 2.5, [1]])
+def test_odd_numbers_in_the_record_count_as_none(odd: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = records.record_file()
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"exercises": {BOX.name: {"hints": odd, "attempts": odd}}}), encoding="utf-8")
+    progress()
+    hint(BOX.name)
+    told = capsys.readouterr().out
+    assert "hint 1 of 3" in told and "not tried yet" in told
+
+
+def test_a_home_that_does_not_exist_anywhere_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LESSONS_HOME", "~nobody-of-that-name/x")
+    check(BOX.name, right)
+    hint(BOX.name)
+    progress()
+    told = capsys.readouterr().out
+    assert "✓ Exercise 1.3: passed" in told and "could not be saved" in told and "cannot be read" in told
 
 
 # --- how it looks ------------------------------------------------------------------------------------------------

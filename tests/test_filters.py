@@ -171,10 +171,14 @@ def test_correlate_is_linear_in_the_picture_and_keeps_the_graph() -> None:
         ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 7, 3)), {}, "does not fit"),
         ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 3, 3)), {"stride": 0}, "stride"),
         ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 3, 3)), {"padding": -1}, "padding"),
+        ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 3, 3)), {"stride": (1, 1)}, "whole numbers"),
+        ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 3, 3)), {"padding": "same"}, "whole numbers"),
+        ((torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 3, 3), 0.5), {}, "bias must be a tensor"),
+        ((torch.zeros(1, 3, 5, 5).double(), torch.zeros(1, 3, 3, 3)), {}, "one type is wanted"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments: Any, options: dict[str, int], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_what_does_not_fit_is_refused(arguments: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
         correlate(*arguments, **options)
 
 
@@ -250,6 +254,13 @@ def test_orientation_and_selectivity_care_neither_for_sign_nor_for_strength() ->
     filters = random(6, 3, 7, 7)
     torch.testing.assert_close(selectivity(-3 * filters), selectivity(filters))
     torch.testing.assert_close(orientation(-3 * filters), orientation(filters))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_measured_in_single(dtype: torch.dtype) -> None:
+    filters = (100 * random(3, 3, 5, 5)).to(dtype)
+    for measure in (selectivity, orientation, chroma, spectrum):
+        torch.testing.assert_close(measure(filters), measure(filters.float()))
 
 
 def test_a_quarter_turn_adds_90_degrees_and_leaves_the_selectivity() -> None:

@@ -267,6 +267,19 @@ def test_an_exercise_that_a_chapter_checks_is_part_of_what_its_outputs_are_made_
     assert len(set(seen)) == 4
 
 
+def test_data_that_a_reached_module_reads_makes_outputs_stale(library: Path) -> None:
+    (library / "categories.txt").write_text("cat")
+    edited(library / "plots.py", "6", "'categories.txt'")
+    notebook = new_notebook(cells=[new_code_cell("from lessons_lib import load_specimen")])
+    before = notebooks.fingerprint(notebook, library)
+    (library / "categories.txt").write_text("dog")
+    assert notebooks.fingerprint(notebook, library) == before, "plots is not reached from this cell"
+    edited(library / "hooks.py", "return 1", "return 'categories.txt'")
+    before = notebooks.fingerprint(notebook, library)
+    (library / "categories.txt").write_text("cup")
+    assert notebooks.fingerprint(notebook, library) != before
+
+
 def test_new_weights_make_the_outputs_of_their_specimen_stale(library: Path) -> None:
     (library / "weights").mkdir()
     (library / "weights" / "shapes.safetensors").write_bytes(b"old")

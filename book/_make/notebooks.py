@@ -68,7 +68,11 @@ def fingerprint(notebook: Notebook, library: Path = LIBRARY) -> str:
     for source in sources:
         digest.update(_bare(source).encode() + b"\0")
     for module in sorted(_reached("\n".join(sources), library)):
-        digest.update(module.name.encode() + b"\0" + _bare(module.read_text("utf-8")).encode() + b"\0")
+        text = module.read_text("utf-8")
+        digest.update(module.name.encode() + b"\0" + _bare(text).encode() + b"\0")
+        for data in sorted(library.glob("*.txt")):  # the names of categories, for instance
+            if data.name in text:
+                digest.update(data.read_bytes() + b"\0")
     weights = library / "weights" / f"{wanted_specimen(notebook)}.safetensors"
     if weights.is_file():
         digest.update(weights.read_bytes())
@@ -103,7 +107,7 @@ def _imported(source: str, library: Path, package: Path | None = None) -> Iterat
                 names = [_home_of(alias.name, library) for alias in node.names]
             elif module.startswith("lessons_lib."):
                 names = [module.removeprefix("lessons_lib.")]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check":
+        elif isinstance(node, ast.Call):
             names = _exercises_of(node, library)
         for name in names:
             for path in (library / f"{name.replace('.', '/')}.py", library / name.replace(".", "/") / "__init__.py"):
@@ -113,9 +117,11 @@ def _imported(source: str, library: Path, package: Path | None = None) -> Iterat
 
 def _exercises_of(call: ast.Call, library: Path) -> list[str]:
     """The module that holds the exercise named in `check("name", ...)`: found when it runs, not imported."""
-    if not (call.args and isinstance(call.args[0], ast.Constant)):
+    function = getattr(call.func, "id", getattr(call.func, "attr", ""))
+    named = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "name")]
+    if function not in ("check", "hint") or not named or not isinstance(named[0], ast.Constant):
         return []
-    mark = f'name="{call.args[0].value}"'
+    mark = f'name="{named[0].value}"'
     modules = (library / "exercises").glob("*.py")
     return [f"exercises/{module.stem}" for module in modules if mark in module.read_text("utf-8")]
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from . import record as _record
+from .attempt import OutOfTime, copies, limit
 from .diagnosis import diagnose as diagnose
 from .exercise import Exercise as Exercise
 from .exercise import Mistake as Mistake
@@ -21,17 +22,21 @@ from .exercise import Verdict as Verdict
 from .report import card, show, verdict
 
 _NOTHING: Any = object()
+_DRAWING_SECONDS = 60.0  # a figure may call the function on a whole photograph
 
 
 class WrongAnswer(AssertionError):
     """With LESSONS_STRICT=1, what `check` raises for an answer that is wrong."""
 
 
-def check(name: str, answer: Any = _NOTHING, *, draw: Callable[[], Any] | None = None, record: bool = True) -> None:
+def check(
+    name: str, answer: Any = _NOTHING, *, draw: Callable[[Callable[..., Any]], Any] | None = None, record: bool = True
+) -> None:
     """Say what is right or wrong about `answer`, a function, as an answer to the exercise `name`.
 
-    Once the function answers, right or wrong, `draw()` shows what it makes. With `record=False` progress is left as
-    it is. Never raises, whatever is handed over; but with LESSONS_STRICT=1 it raises `WrongAnswer` for a wrong answer.
+    Once the function answers, right or wrong, `draw(answer)` shows what it makes, on copies of what it is given.
+    With `record=False` progress is left as it is. Never raises, whatever is handed over; but with LESSONS_STRICT=1 it
+    raises `WrongAnswer` for a wrong answer.
     """
     strict = os.environ.get("LESSONS_STRICT") == "1"
     exercise = _find(name)
@@ -49,7 +54,7 @@ def check(name: str, answer: Any = _NOTHING, *, draw: Callable[[], Any] | None =
     if strict and not found.passed and found.rung != "not attempted":
         raise WrongAnswer(f"{name}: {found.rung}: {found.words}")
     if draw is not None and found.rung in ("passed", "mistake", "range", "sign", "values", "input"):
-        _draw(draw, strict)
+        _draw(draw, answer, strict)
 
 
 def hint(name: str) -> None:
@@ -70,7 +75,7 @@ def progress() -> None:
     notes = _record.read()
     for exercise in all_exercises().values():
         entry = notes.get(exercise.name, {})
-        passed, attempts, hints = entry.get("passed"), entry.get("attempts", 0), entry.get("hints", 0)
+        passed, attempts, hints = entry.get("passed"), _record.count(entry, "attempts"), _record.count(entry, "hints")
         done += bool(passed)
         state = f"passed on {passed}" if passed else "tried, not passed yet" if attempts else "not tried yet"
         taken = f", {attempts} attempt{'s' * (attempts != 1)}, {hints} hint{'s' * (hints != 1)}" if attempts else ""
@@ -103,14 +108,16 @@ def _find(name: Any) -> Exercise | None:
     return None
 
 
-def _draw(draw: Callable[[], Any], strict: bool) -> None:
+def _draw(draw: Callable[[Callable[..., Any]], Any], answer: Callable[..., Any], strict: bool) -> None:
     try:
-        figure = draw()
+        with limit(_DRAWING_SECONDS):
+            # Copies: what works in place would change the notebook's own tensors.
+            figure = draw(lambda *arguments: answer(*copies(arguments)))
         if figure is not None:
             from IPython.display import display
 
             display(figure)
-    except Exception as error:
+    except (Exception, SystemExit, OutOfTime) as error:
         if strict:
             raise
         show(*card("bad", "The figure could not be drawn", f"{type(error).__name__}: {error}"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import inspect
 import io
 import linecache
+import os
 import signal
 import sys
 import threading
@@ -57,13 +59,14 @@ def attempt(
 ) -> tuple[dict[str, Outcome], str]:
     """What `function` makes of each case, and what it printed. Never raises; stops at a case that takes too long.
 
-    The function gets copies of the arguments. Random numbers and PyTorch's settings are afterwards as they were.
+    The function gets copies of the arguments. PyTorch's random numbers and settings (types, devices, threads, modes)
+    and the working folder are afterwards as they were.
     """
     printed = _Printed()
     outcomes: dict[str, Outcome] = {}
     for about, arguments in cases.items():
         outcomes[about] = _one_case(function, arguments, printed, seconds)
-        if isinstance(outcomes[about].error, OutOfTime):
+        if isinstance(outcomes[about].error, OutOfTime | KeyboardInterrupt):
             break
     return outcomes, printed.getvalue() + ("..." if printed.cut else "")
 
@@ -71,33 +74,61 @@ def attempt(
 def _one_case(
     function: Callable[..., Any], arguments: tuple[Any, ...], printed: io.StringIO, seconds: float
 ) -> Outcome:
-    given = tuple(_copy(argument) for argument in arguments)
-    dtype = torch.get_default_dtype()
+    given = copies(arguments)
+    running = _Running()
     try:
         with (
             redirect_stdout(printed),
             redirect_stderr(printed),
+            _settings_kept(),
             torch.random.fork_rng(devices=[]),
             torch.inference_mode(False),
             torch.enable_grad(),
-            _limit(seconds),
+            limit(seconds, running),
         ):
             torch.manual_seed(0)
+            running.function = True
             answer = function(*given)
+            running.function = False
             if inspect.iscoroutine(answer):
                 answer.close()  # or Python would warn, at any time later, that nobody awaited it
     except BaseException as error:  # also SystemExit and OutOfTime: whatever it is, the student is told in words
         return Outcome(error=error, line=_line(error))
-    finally:
-        torch.set_default_dtype(dtype)
     changed = [_describe(g) for a, g in zip(arguments, given, strict=True) if not _same(a, g)]
     return Outcome(answer=answer, changed=changed[0] if changed else "")
 
 
+def copies(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments anew: what a function does to them stays with it."""
+    return tuple(_copy(argument) for argument in arguments)
+
+
 def _copy(argument: Any) -> Any:
+    if isinstance(argument, Tensor) and not argument.is_leaf:
+        return argument.clone()  # deepcopy refuses a tensor with a history
     if isinstance(argument, torch.Generator):
         return torch.Generator(argument.device).set_state(argument.get_state())
     return copy.deepcopy(argument)
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    getters_and_setters: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, torch.set_default_device),
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+        (os.getcwd, os.chdir),
+        (sys.getrecursionlimit, sys.setrecursionlimit),
+    )
+    before = [get() for get, _ in getters_and_setters]
+    try:
+        yield
+    finally:
+        for (get, put), value in zip(getters_and_setters, before, strict=True):
+            if get() != value:
+                put(value)
 
 
 def _same(before: Any, after: Any) -> bool:
@@ -137,15 +168,21 @@ def _line(error: BaseException) -> str:
     return linecache.getline(own[-1].filename, own[-1].lineno or 0).strip()
 
 
+class _Running:
+    """Whether the function itself runs, and not what is around it."""
+
+    function = False
+
+
 @contextmanager
-def _limit(seconds: float) -> Iterator[None]:
+def limit(seconds: float, running: _Running | None = None) -> Iterator[None]:
     """Raise OutOfTime in the block after `seconds`, again and again as long as the block goes on.
 
     Reaches Python code between two of its steps, and, on the main thread of Linux and macOS, code that sleeps or waits
     too; a single long computation inside a library ends first.
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-        limited = _by_signal(seconds)
+        limited = _by_signal(seconds, running)
     else:
         limited = _by_thread(seconds)
     with limited:
@@ -153,39 +190,44 @@ def _limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _by_signal(seconds: float) -> Iterator[None]:
+def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None]:
     stops = 0
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stops
+        if not _in_the_function(frame, running):
+            return
         stops += 1
-        if stops > 1 and frame is not None:
-            # A bare `except:` swallowed the last one. Raise in the line after this too: inside that `except`.
-            frame.f_trace = _stop_at_next_line
-            sys.settrace(_stop_at_next_line)
+        # Where a bare `except:` swallows the stop, stop sooner and sooner, until one arrives inside that `except` too.
+        interval = max(_REPEAT / 2**stops, 2e-5)
+        signal.setitimer(signal.ITIMER_REAL, interval, interval)
         raise OutOfTime
 
     start = time.monotonic()
     old_handler = signal.signal(signal.SIGALRM, stop)
     old_rest, old_interval = signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
-    old_trace = sys.gettrace()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old_handler)
-        if sys.gettrace() is _stop_at_next_line:
-            sys.settrace(old_trace)
         if old_rest:  # somebody else's alarm, a test's for instance, goes on where it was
             signal.setitimer(signal.ITIMER_REAL, max(old_rest - (time.monotonic() - start), 0.001), old_interval)
     if stops:
         raise OutOfTime  # the function caught it and returned
 
 
-def _stop_at_next_line(frame: FrameType, event: str, argument: Any) -> Any:
-    if event == "line":
-        raise OutOfTime
-    return _stop_at_next_line
+def _in_the_function(frame: FrameType | None, running: _Running | None) -> bool:
+    """Whether the code that an alarm interrupts is the function's: a stop must never hit what cleans up after it."""
+    ours = (__file__, contextlib.__file__)
+    innermost, called = frame, None
+    while frame is not None and frame.f_code is not _one_case.__code__:
+        called, frame = frame, frame.f_back
+    if frame is None:
+        return innermost is not None and innermost.f_code.co_filename not in ours
+    if called is None:  # a function that is no Python code has no frame of its own
+        return running is None or running.function
+    return called.f_code.co_filename not in ours
 
 
 @contextmanager

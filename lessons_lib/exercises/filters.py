@@ -385,10 +385,13 @@ def _filters() -> dict[str, tuple[Tensor]]:
     return {"four filters, some strong and some weak": (some,), "a filter whose weights are all equal": (constant,)}
 
 
-def _each_filter(filters: Tensor) -> Tensor:
-    low = filters.amin(dim=(1, 2, 3), keepdim=True)
-    high = filters.amax(dim=(1, 2, 3), keepdim=True)
+def _stretch(filters: Tensor, dim: tuple[int, ...]) -> Tensor:
+    low, high = filters.amin(dim=dim, keepdim=True), filters.amax(dim=dim, keepdim=True)
     return torch.where(high > low, (filters - low) / (high - low).clamp(min=1e-12), 0.5)
+
+
+def _each_filter(filters: Tensor) -> Tensor:
+    return _stretch(filters, (1, 2, 3))
 
 
 def _one_after_the_other(filters: Tensor) -> Tensor:
@@ -406,11 +409,6 @@ def _from_the_middle(filters: Tensor) -> Tensor:
     middle, half = (high + low) / 2, (high - low) / 2
     half = torch.where(half == 0, 1.0, half)
     return ((flat - middle[:, None]) / (2 * half[:, None]) + 0.5).view_as(filters)
-
-
-def _stretch(filters: Tensor, dim: tuple[int, ...]) -> Tensor:
-    low, high = filters.amin(dim=dim, keepdim=True), filters.amax(dim=dim, keepdim=True)
-    return torch.where(high > low, (filters - low) / (high - low).clamp(min=1e-12), 0.5)
 
 
 def _all_together(filters: Tensor) -> Tensor:

@@ -16,7 +16,15 @@ def _cases() -> dict[str, tuple[Tensor]]:
     falls = torch.randn(3, 4, 6, generator=random)
     falls[2, 0, 4] = -4.5
     falls[0, 2, 1] = 4.0
-    return {"a gradient whose strongest number is a rise": (rises,), "one whose strongest number is a fall": (falls,)}
+    spread = torch.zeros(3, 4, 5)
+    spread[0, 0, 0] = -2.0
+    spread[2, 1:3, 3] = 1.5  # together more than the strongest, and alone less
+    spread[1, 3, :] = 1.0
+    return {
+        "a gradient whose strongest number is a rise": (rises,),
+        "one whose strongest number is a fall": (falls,),
+        "one with many weaker numbers": (spread,),
+    }
 
 
 def _place(gradient: Tensor) -> tuple[int, ...]:
