@@ -156,6 +156,8 @@ def _state(model: nn.Module) -> list[tuple[Any, ...]]:
 def _describe(argument: Any) -> str:
     if isinstance(argument, Tensor):
         return f"the tensor of shape {tuple(argument.shape)}"
+    if isinstance(argument, nn.Module):
+        return "the network (its mode, its hooks, its weights, or the gradients that `.backward()` leaves in them)"
     return f"the {type(argument).__name__}"
 
 
@@ -191,11 +193,11 @@ def limit(seconds: float, running: _Running | None = None) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None]:
-    stops = 0
+    stops, over = 0, False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stops
-        if not _in_the_function(frame, running):
+        if over or not _in_the_function(frame, running):
             return
         stops += 1
         # Where a bare `except:` swallows the stop, stop sooner and sooner, until one arrives inside that `except` too.
@@ -209,6 +211,7 @@ def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None
     try:
         yield
     finally:
+        over = True  # an alarm that is on its way would interrupt `signal.signal` below, and set the clock again
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old_handler)
         if old_rest:  # somebody else's alarm, a test's for instance, goes on where it was
