@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,7 +34,7 @@ class Capture(Mapping[str, Tensor]):
         if gradients and stop:
             raise ValueError("gradients=True needs the scores at the end of the forward pass: leave out stop=True")
         self._model = model
-        self._layers = _named(model, layers)
+        self._layers = named_layers(model, layers)
         self._wants_gradients = gradients
         self._stop = stop
         self._outputs: dict[str, Tensor] = {}
@@ -132,6 +132,18 @@ def _hands_through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -
     return any(isinstance(x, Tensor) and x.untyped_storage().data_ptr() == place for x in inputs)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the `with`, every module of `model` is in evaluation mode; afterwards each is in the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 class _Stopped(Exception):
     """Ends a forward pass whose rest nobody needs."""
 
@@ -140,7 +152,8 @@ class _Stopped(Exception):
         self.by = by
 
 
-def _named(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
+def named_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
+    """The modules of `model` that `layers` means, by name; TypeError or ValueError where one is not in it."""
     names = {module: name for name, module in model.named_modules()}
     if isinstance(layers, nn.Module | str):
         layers = [layers]

@@ -48,6 +48,8 @@ class Figure(MatplotlibFigure):
     """A matplotlib figure with `alt`, the words for those who do not see it."""
 
     alt: str = ""
+    resolution: float = 2.0
+    """Pixels for each of the page's, in one direction: 2 for the fine pixels of today's screens."""
 
     def _ipython_display_(self) -> None:
         # IPython asks this first: once pyplot is imported it would draw a picture of its own, without the alt text.
@@ -58,9 +60,8 @@ class Figure(MatplotlibFigure):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         file = BytesIO()
-        # Drawn at twice the size it is shown at, for screens with fine pixels.
         with matplotlib.rc_context({"savefig.bbox": None}):
-            self.savefig(file, format="png", dpi=2 * _DPI)
+            self.savefig(file, format="png", dpi=self.resolution * _DPI)
         width, height = (round(inches * _DPI) for inches in self.get_size_inches())
         data = _compressed(file.getvalue())
         return data, {kind: {"alt": self.alt, "width": width, "height": height} for kind in data}
@@ -96,8 +97,9 @@ def image_grid(
     """
     pictures = [_picture(image) for image in images]
     figure, cells = _grid(pictures, titles, "images", alt=alt, columns=columns, width=width)
+    figure.resolution, interpolation = _fineness(pictures, width / min(columns or 4, len(pictures)))
     for axes, picture in zip(cells, pictures, strict=True):
-        axes.imshow(picture, vmin=0, vmax=1)
+        axes.imshow(picture, vmin=0, vmax=1, interpolation=interpolation)
     return figure
 
 
@@ -119,6 +121,7 @@ def image_rows(rows: Mapping[str, Tensor | Sequence[Tensor]], *, alt: str, width
     lines = {name: math.ceil(len(pictures) / columns) for name, pictures in drawn.items()}
     height = sum(head + count * (tall + gap) for count in lines.values())
     figure, canvas = subplots(alt=alt, width=width, height=height)
+    figure.resolution, interpolation = _fineness([first], side)
     # All on one canvas measured in inches: axes for each picture, laid out by matplotlib, would take ten times as long.
     figure.set_layout_engine("none")
     canvas.set_position((0, 0, 1, 1))
@@ -131,7 +134,7 @@ def image_rows(rows: Mapping[str, Tensor | Sequence[Tensor]], *, alt: str, width
             line, column = divmod(place, columns)
             left, upper = column * (side + gap), top + line * (tall + gap)
             extent = (left, left + side, upper + tall, upper)
-            canvas.imshow(picture, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+            canvas.imshow(picture, vmin=0, vmax=1, interpolation=interpolation, extent=extent)
         top += lines[name] * (tall + gap)
     canvas.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
@@ -300,6 +303,16 @@ def _grid(
     return figure, cells[:count]
 
 
+def _fineness(pictures: Sequence[np.ndarray], inches: float) -> tuple[float, str]:
+    """The resolution to draw pictures at, each `inches` wide, and how to enlarge them.
+
+    Few pixels are meant to be seen as squares. A picture of many is enlarged smoothly, and by no more than it takes to
+    keep the letters around it sharp: more would cost bytes and show nothing.
+    """
+    own = max(picture.shape[1] for picture in pictures) / (inches * _DPI)
+    return (2.0, "nearest") if own < 0.4 else (min(max(own, 1.5), 2.0), "auto")
+
+
 def _picture(image: Tensor) -> np.ndarray:
     if not isinstance(image, Tensor):
         raise TypeError(f"a picture must be a tensor (3, H, W), not {type(image).__name__}")
@@ -336,7 +349,8 @@ def _compressed(png: bytes) -> dict[str, bytes]:
     image = Image.open(BytesIO(png)).convert("RGB")
     file = BytesIO()
     if image.getcolors(_PALETTE_SUFFICES) is None:
-        image.save(file, "jpeg", quality=76, subsampling=0, optimize=True)
+        # Colours at half the resolution, which is still that of the page.
+        image.save(file, "jpeg", quality=76, subsampling=2, optimize=True)
         if len(png) <= len(file.getvalue()):
             return {"image/png": png}
         return {"image/jpeg": file.getvalue()}
