@@ -35,6 +35,7 @@ ROLES = ("clear", "two_objects", "misread", "texture", "unknown")
 one that a person reads rightly and the network does not; no thing at all; a thing of none of the categories."""
 
 _SMALLEST_SIDE = 32  # pixels; below that SqueezeNet has no place left to look at
+_SEEDS = 2**30  # of `sample`: so many of them have pictures of their own
 # Pixel values that leave [0, 1] by rounding are no mistake; a picture in 0..255 or a normalized one is.
 _RANGE_TOLERANCE = 1e-4
 
@@ -75,12 +76,30 @@ class Specimen:
     roles: Mapping[str, str]
     layers: Mapping[str, nn.Module]
     weights: Weights
+    _draw: Callable[[int, int], Tensor]
+    _scenes: Callable[[int], Tensor]
 
     def example(self, role: str) -> Tensor:
         """The picture (3, H, W) that plays `role`, one of `ROLES`. Raises ValueError for another word."""
         if role not in self.roles:
             raise ValueError(f"role {role!r} is not known: choose one of {', '.join(self.roles)}")
         return self.pictures[self.roles[role]]
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Many pictures to try the network on, (count, 3, H, W) in [0, 1]; fewer are the first of more.
+
+        For `shapes` new pictures of its kind, never trained on. For `imagenet` crops of all scales, some mirrored, of
+        fifteen photographs that take turns: a narrow sample of what ImageNet shows. Raises TypeError or ValueError for
+        a `count` below 1, a negative `seed`, or what is no whole number.
+        """
+        _check_whole_number("count", count, 1)
+        _check_whole_number("seed", seed, 0)
+        return self._draw(count, seed)
+
+    def scenes(self, count: int) -> Tensor:
+        """Which scene each picture of `sample(count)` shows, (count,): crops of one photograph have the same number."""
+        _check_whole_number("count", count, 1)
+        return self._scenes(count)
 
     def predict(self, images: Tensor, top: int = 5) -> list[Any]:
         """The `top` most probable categories, best first: a list of `Prediction` for each picture of (N, 3, H, W).
@@ -150,6 +169,13 @@ def opened() -> list[dict[str, str]]:
 _opened: list[dict[str, str]] = []
 
 
+def _check_whole_number(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if not least <= value < _SEEDS:
+        raise ValueError(f"{name} must be {least} or more, and below {_SEEDS}, not {value}")
+
+
 def _as_batch(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, not {type(images).__name__}")
@@ -176,6 +202,8 @@ def _as_batch(images: Tensor) -> Tensor:
 # --- shapes ---------------------------------------------------------------------------------------------------
 
 _SHAPES_SEED, _SHAPES_DRAWN = 20_260, 400  # no picture of this seed was trained on
+# Seeds of samples lie apart from those of training (from 2**32), of its test (from 2**31) and of the one above.
+_FIRST_SAMPLE_SEED = 2**30
 
 
 def _shapes() -> Specimen:
@@ -201,6 +229,8 @@ def _shapes() -> Specimen:
         roles=roles,
         layers={name: residual.get_submodule(name) for name in ("stem", *residual.stages)},
         weights=weights,
+        _draw=lambda count, seed: shapes.generate(count, _FIRST_SAMPLE_SEED + seed).images,
+        _scenes=torch.arange,
     )
 
 
@@ -359,6 +389,8 @@ def _with_photographs(name: str, model: nn.Sequential, layers: Mapping[str, nn.M
         },
         layers=layers,
         weights=weights,
+        _draw=_crops,
+        _scenes=lambda count: torch.tensor([_SCENES[number % len(_SCENES)] for number in range(count)]),
     )
 
 
@@ -395,6 +427,51 @@ def _photographs() -> dict[str, Tensor]:
         "astronaut": _cut(data.astronaut(), (0, 0, 512, 512)),
     }
     return {name: torch.from_numpy(pixels).permute(2, 0, 1).float().div(255) for name, pixels in pictures.items()}
+
+
+@cache
+def _photographs_to_sample() -> tuple[np.ndarray, ...]:
+    """The photographs that ship inside scikit-image and show more than even grey, those in colour first."""
+    from skimage import data
+
+    motorcycle_left, motorcycle_right, _ = data.stereo_motorcycle()
+    colour = (
+        data.astronaut(),
+        data.chelsea(),
+        data.coffee(),
+        data.rocket(),
+        motorcycle_left,
+        motorcycle_right,
+        data.hubble_deep_field(),
+        data.immunohistochemistry(),
+        data.retina(),
+    )
+    grey = (data.brick(), data.camera(), data.coins(), data.grass(), data.gravel(), data.text())
+    return (*colour, *(np.repeat(picture[:, :, None], 3, axis=2) for picture in grey))
+
+
+_SCENES = (0, 1, 2, 3, 4, 4, *range(5, 14))  # of the photographs above: the motorcycle is there from two sides
+_SMALLEST_CROP = 100  # pixels; what is enlarged more than about twice is a blur
+
+
+def _crops(count: int, seed: int) -> Tensor:
+    """Square crops of photographs in turns, as ImageNet's networks are trained on: at any scale and place."""
+    photographs = _photographs_to_sample()
+    pictures = torch.empty(count, 3, 224, 224)
+    for number in range(count):
+        photograph = photographs[number % len(photographs)]
+        # Uniform draws of PCG64, picture by picture: the same on every machine, however many are asked for.
+        stream = np.random.SeedSequence(seed, spawn_key=(number,))
+        scale, down, across, mirror = np.random.Generator(np.random.PCG64(stream)).random(4).tolist()
+        height, width = photograph.shape[:2]
+        largest = min(height, width)
+        smallest = max(_SMALLEST_CROP, largest // 3)
+        side = round(smallest * (largest / smallest) ** scale)
+        top, left = round(down * (height - side)), round(across * (width - side))
+        crop = _cut(photograph, (left, top, left + side, top + side))
+        pixels = torch.from_numpy(crop).permute(2, 0, 1).float().div(255)
+        pictures[number] = pixels.flip(2) if mirror < 0.5 else pixels
+    return pictures
 
 
 def _cut(picture: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int] = (224, 224)) -> np.ndarray:

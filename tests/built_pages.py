@@ -26,7 +26,7 @@ SCRIPT_LIMIT = 300_000  # bytes of script on a page, as the files lie on disk
 PAGE_LIMIT = 3_000_000  # bytes of a page with all it loads
 
 # Other people's repositories that the pages name; every other link to GitHub must be to our own.
-OTHERS_REPOSITORIES = {"songhan/SqueezeNet-Deep-Compression"}
+OTHERS_REPOSITORIES = {"songhan/SqueezeNet-Deep-Compression", "greentfrapp/lucent", "tensorflow/lucid"}
 
 _LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "manifest"}
 _LOADING_ATTRIBUTES = {

@@ -131,7 +131,7 @@ def test_imports_run_one_way() -> None:
     """Ground floor, then methods, then plots, then exercises: nobody imports from a floor above."""
     floors = [
         {"downloads", "resnet", "shapes", "squeezenet", "cifar10", "specimens", "hooks"},
-        {"training", "filters"},
+        {"training", "filters", "activations", "maximization"},
         {"plots", "interactive"},
         {"exercises"},
     ]

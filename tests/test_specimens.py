@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +110,67 @@ def test_predictions_are_the_softmax_of_the_logits_best_first(specimen: Specimen
         assert all(specimen.categories[answer.target] == answer.category for answer in row)
     single = specimen.predict(pictures[0], top=1)
     assert single[0].category == rows[0][0].category
+
+
+def test_samples_are_new_pictures_of_the_size_the_network_is_used_to(specimen: Specimen) -> None:
+    pictures = specimen.sample(20)
+    assert pictures.shape == (20, *specimen.example("clear").shape)
+    assert pictures.dtype == torch.float32
+    assert 0 <= pictures.min() < 0.1 < 0.9 < pictures.max() <= 1
+    assert len({picture.sum().item() for picture in pictures}) == 20
+    assert not any(torch.equal(a, b) for a in pictures for b in specimen.pictures.values())
+
+
+def test_a_sample_depends_on_its_seed_alone_and_fewer_are_the_first_of_more(specimen: Specimen) -> None:
+    torch.manual_seed(0)
+    untouched = torch.rand(3)
+    torch.manual_seed(0)
+    more = specimen.sample(18)
+    assert torch.equal(torch.rand(3), untouched)
+    assert torch.equal(specimen.sample(4), more[:4])
+    assert not any(torch.equal(a, b) for a, b in zip(specimen.sample(4, seed=1), more, strict=False))
+
+
+def test_crops_of_one_photograph_are_one_scene(specimen: Specimen) -> None:
+    scenes = specimen.scenes(45)
+    assert scenes.shape == (45,)
+    assert torch.equal(specimen.scenes(7), scenes[:7])
+    if specimen.name == "shapes":
+        assert len(scenes.unique()) == 45
+        return
+    assert torch.equal(scenes[:15], scenes[15:30])
+    assert len(scenes.unique()) == 14
+    assert scenes.bincount().tolist() == [3, 3, 3, 3, 6, *[3] * 9]  # the motorcycle, from two sides
+    grey = [bool((picture.std(dim=0) < 1e-3).all()) for picture in specimen.sample(30)]
+    assert grey == [False] * 9 + [True] * 6 + [False] * 9 + [True] * 6
+
+
+def test_no_sample_is_drawn_with_a_seed_of_training_or_of_its_test() -> None:
+    from lessons_lib.training import FIRST_TRAINING_SEED, HELD_OUT_SEED
+
+    last = specimens._FIRST_SAMPLE_SEED + specimens._SEEDS - 1
+    assert specimens._SHAPES_SEED < specimens._FIRST_SAMPLE_SEED < last < HELD_OUT_SEED < FIRST_TRAINING_SEED
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "error", "words"),
+    [
+        (0, 0, ValueError, "count must be 1 or more, and below .*, not 0"),
+        (2.0, 0, TypeError, "count must be a whole number, not float"),
+        (True, 0, TypeError, "count must be a whole number, not bool"),
+        (2, -1, ValueError, "seed must be 0 or more"),
+        (2, 2**30, ValueError, "seed must be 0 or more, and below 1073741824"),
+        (2, "7", TypeError, "seed must be a whole number, not str"),
+    ],
+)
+def test_a_sample_has_a_whole_number_of_pictures(
+    shapes: Specimen, count: Any, seed: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        shapes.sample(count, seed)
+    if seed == 0:
+        with pytest.raises(error, match=words):
+            shapes.scenes(count)
 
 
 def test_a_trainable_copy_learns_without_touching_the_specimen(shapes: Specimen) -> None:

@@ -37,9 +37,10 @@ class WrongSpecimen(RuntimeError):
     """A chapter ran, but on another specimen than it was meant to."""
 
 
-def execute(path: Path, specimen: str) -> tuple[Any, list[dict[str, str]], float]:
+def execute(path: Path, specimen: str, *, long: bool = False) -> tuple[Any, list[dict[str, str]], float]:
     """Run a chapter from top to bottom; its notebook with outputs, the specimens it opened, and the seconds it took.
 
+    With `long`, as the book's figures are made, galleries take the steps for which a reader would not want to wait.
     Raises CellExecutionError where a cell raises, WrongSpecimen where no specimen, or not `specimen`, was opened.
     """
     notebook = notebooks.read(path)
@@ -49,7 +50,8 @@ def execute(path: Path, specimen: str) -> tuple[Any, list[dict[str, str]], float
     )
     start = time.perf_counter()
     # Strict: a solution that its own check refuses must not get into the book.
-    client.execute(env=os.environ | {"LESSONS_SPECIMEN": specimen, "LESSONS_STRICT": "1"})
+    settings = {"LESSONS_SPECIMEN": specimen, "LESSONS_STRICT": "1", "LESSONS_LONG": "1" if long else "0"}
+    client.execute(env=os.environ | settings)
     seconds = time.perf_counter() - start
     opened = json.loads(notebook.cells.pop().outputs[0].text)
     expect_specimen(opened, specimen)
@@ -149,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         specimen = options.specimen or notebooks.wanted_specimen(before)
         try:
-            notebook, opened, seconds = execute(path, specimen)
+            notebook, opened, seconds = execute(path, specimen, long=not options.check)
         except (CellExecutionError, WrongSpecimen, TimeoutError) as error:
             print(f"{path.name} on {specimen}: {error}", file=sys.stderr)
             failed += 1
