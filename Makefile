@@ -49,8 +49,9 @@ figures: $(VENV)/installed  ## execute the chapters that changed and store what 
 student: $(VENV)/installed  ## write the edition without solutions into build/student
 	@$(RUN)python book/_make/student.py
 
-bench: $(VENV)/installed  ## our methods beside the peers': ratios measured side by side
+bench: $(VENV)/installed $(VENV)-oracles/installed  ## our methods beside the peers': ratios measured side by side
 	@$(RUN)python tests/bench.py
+	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_lucent.py
 
 # An environment of its own: these libraries pin old versions of what the book needs new.
 $(VENV)-oracles/installed: pyproject.toml tests/oracles/requirements.txt book/_make/install.sh

@@ -22,16 +22,17 @@ from lessons_lib.specimens import load_specimen
 ROUNDS = 15
 
 
-def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
+def ratio(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> tuple[float, float, float]:
     """How many times as long as `ours` does `theirs` take: median over the pairs, and each one's median in seconds."""
     times: list[tuple[float, float]] = []
-    for round_ in range(ROUNDS + 2):
+    warm_up = 2 if rounds > 2 else 1
+    for round_ in range(rounds + warm_up):
         pair = []
         for function in (ours, theirs):
             start = time.perf_counter()
             function()
             pair.append(time.perf_counter() - start)
-        if round_ >= 2:  # the first two warm up
+        if round_ >= warm_up:
             times.append((pair[0], pair[1]))
     return (
         statistics.median(b / a for a, b in times),
@@ -40,9 +41,9 @@ def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, fl
     )
 
 
-def report(what: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
-    times, mine, other = ratio(ours, theirs)
-    print(f"{what:76} {times:6.2f} x   ({1000 * mine:.1f} ms against {1000 * other:.1f} ms)")
+def report(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> None:
+    times, mine, other = ratio(ours, theirs, rounds)
+    print(f"{what:76} {times:6.2f} x   ({1000 * mine:.1f} ms against {1000 * other:.1f} ms)", flush=True)
 
 
 def main() -> None:
