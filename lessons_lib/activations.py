@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from .hooks import Capture, Layers, evaluating, named_layers
+from .checks import check_whole_number
+from .hooks import Capture, Layers, check_model, evaluating, named_layers
 
 OUTSIDE = 0.5
 """The grey that `top_patches` puts where a receptive field reaches outside the picture."""
@@ -40,7 +41,7 @@ def activations(model: nn.Module, images: Tensor, layers: Layers) -> Tensor | di
     in evaluation mode, without a graph, and no further than to the last of them. Raises TypeError or ValueError for
     what are no pictures, and for layers that are not in `model` or do not run.
     """
-    _check_model(model)
+    check_model(model)
     chosen = named_layers(model, layers)
     _check_images(images)
     with evaluating(model), torch.no_grad(), Capture(model, chosen, stop=True) as captured:
@@ -314,7 +315,7 @@ def top_patches(
     field = receptive_field(model, layer)
     _check_images(images)
     wanted = _checked_channels(channels)
-    _check_whole_number("count", count)
+    check_whole_number("count", count, 1)
     scenes = _checked_scenes(scenes, len(images))
     different = len(scenes.unique())
     if count > different:
@@ -372,7 +373,7 @@ def _cut(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
 def _in_batches(model: nn.Module, images: Tensor, layer: nn.Module | str, batch_size: int) -> Iterator[Tensor]:
     """The feature maps of `layer` for some of `images` at a time: those of many would not fit into memory."""
     _check_images(images)
-    _check_whole_number("batch_size", batch_size)
+    check_whole_number("batch_size", batch_size, 1)
     for batch in images.split(batch_size):
         maps = activations(model, batch, layer)
         if maps.ndim != 4:
@@ -382,13 +383,8 @@ def _in_batches(model: nn.Module, images: Tensor, layer: nn.Module | str, batch_
         yield maps
 
 
-def _check_model(model: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-
-
 def _check_one_layer(model: Any, layer: Any) -> tuple[str, nn.Module]:
-    _check_model(model)
+    check_model(model)
     if not isinstance(layer, nn.Module | str):
         raise TypeError(f"layer must be one module of the model or its name, not {type(layer).__name__}")
     ((name, module),) = named_layers(model, layer).items()
@@ -403,13 +399,6 @@ def _check_images(images: Any) -> None:
         raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}{more}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, not {images.dtype}")
-
-
-def _check_whole_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
 
 
 def _checked_scenes(scenes: Any, count: int) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .hooks import check_model
+
 FREQUENCIES = tuple(step / 16 for step in range(1, 9))
 """Of the stripes in `tuning`, in cycles per pixel: from one stripe in 16 pixels to the finest that pixels can show."""
 
@@ -23,8 +25,7 @@ def filter_weights(model: nn.Module, layer: nn.Module | str | None = None) -> Te
     `layer` is a convolution of `model` or its name, or holds just one; without it, the first of the model is meant.
     Raises ValueError where there is no such convolution, or more than one.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    check_model(model)
     if isinstance(layer, str):
         names = dict(model.named_modules())
         if layer not in names:

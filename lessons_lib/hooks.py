@@ -29,8 +29,7 @@ class Capture(Mapping[str, Tensor]):
     """
 
     def __init__(self, model: nn.Module, layers: Layers, *, gradients: bool = False, stop: bool = False) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        check_model(model)
         if gradients and stop:
             raise ValueError("gradients=True needs the scores at the end of the forward pass: leave out stop=True")
         self._model = model
@@ -144,12 +143,31 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within the `with`, no parameter of `model` asks for a gradient; afterwards those do that did before."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_()
+
+
 class _Stopped(Exception):
     """Ends a forward pass whose rest nobody needs."""
 
     def __init__(self, by: Capture) -> None:
         super().__init__("the forward pass was stopped behind the last captured layer")
         self.by = by
+
+
+def check_model(model: Any) -> None:
+    """TypeError unless `model` is a network."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
 
 
 def named_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .hooks import Capture, evaluating
+from .checks import check_number, check_whole_number
+from .hooks import Capture, check_model, evaluating, frozen
+from .pixel_gradient import fast_pixel_gradient
 from .resnet import Normalize
 
 Layer = nn.Module | str | None
@@ -68,7 +70,13 @@ def maximize(
     step_size = step_size if step_size is not None else _USUAL_STEP[rule]
     random = torch.Generator().manual_seed(seed)
     scorer = _Scorer(model, objectives, count)
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), _bar(steps, progress) as bar:
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        evaluating(model),
+        frozen(model),
+        _bar(steps, progress) as bar,
+    ):
         centre = mean_colour(model)
         noise = torch.randn(count, 3, *(start.shape[-2:] if start is not None else (size, size)), generator=random)
         picture = _PARAMETRIZATIONS[parametrization](noise.to(centre), start, centre, copies=len(objectives))
@@ -76,37 +84,36 @@ def maximize(
         answered = ~scorer.needs_network
         for step in range(steps):
             images = picture.images()
-            looked_at = images.clone()  # a node of its own: what the network, not a penalty, says of the picture
-            seen = looked_at
+            seen = images.clone() if transforms else images  # a transform may work in place
             for transform in transforms:
                 seen = transform(seen, random)
                 if not isinstance(seen, Tensor) or seen.ndim != 4 or seen.shape[:2] != images.shape[:2]:
                     came = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
                     raise ValueError(f"transforms must return {len(images)} pictures (N, 3, H, W), not {came}")
-            scores = scorer(seen, images)
+            scores, to_seen, to_images = scorer(seen, images)
             if not scores.isfinite().all():
                 names = _names_of(~scores.isfinite().cpu(), objectives, count)
                 raise ValueError(f"objective {names}: its score is not finite at step {step}")
-            gradient, through_network = _gradients(scores, picture.variable, looked_at)
-            asleep = scorer.needs_network & ~through_network.flatten(1).any(dim=1).cpu()
+            asleep = scorer.needs_network & ~to_seen.flatten(1).any(dim=1).cpu()
             answered |= ~asleep
             if asleep.any():
                 # A ReLU that is off everywhere lets no gradient through: ask what would switch it on, and that alone.
                 with _waking(model):
-                    images_again = picture.images()
-                    woken, _ = _gradients(scorer(images_again, images_again.detach()), picture.variable, images_again)
+                    _, woken, _ = scorer(images, images, only=asleep)
                 if step == 0:
                     _refuse_the_dead(asleep & ~woken.flatten(1).any(dim=1).cpu(), objectives, count)
-                gradient = torch.where(asleep.to(woken.device).view(-1, *[1] * (woken.ndim - 1)), woken, gradient)
+                to_images = torch.where(asleep.to(woken.device).view(-1, 1, 1, 1), woken, to_images)
+            (gradient,) = torch.autograd.grad((seen, images), picture.variable, (to_seen, to_images))
             if watch is not None:
-                watch(step, images.detach().clone(), scores.detach())
+                watch(step, images.detach().clone(), scores)
             move(gradient)
             picture.settle(edits, gradient, step)
             bar.update()
-        with torch.no_grad():
-            images = picture.images().detach()
+        images = picture.images().detach()
+        if watch is not None or not steps:
+            scores, _, _ = scorer(images, images)
             if watch is not None:
-                watch(steps, images.clone(), scorer(images, images))
+                watch(steps, images.clone(), scores)
     if steps and not answered.all():
         warnings.warn(
             f"objective {_names_of(~answered, objectives, count)} never had a gradient of its own: what its picture "
@@ -164,7 +171,7 @@ class Objective:
 
 def channel(layer: nn.Module | str, index: int) -> Objective:
     """The mean of one channel over all places of the feature map."""
-    _check_index("channel", index)
+    check_whole_number("channel", index)
     return Objective(
         f"channel {index}",
         (layer,),
@@ -174,10 +181,10 @@ def channel(layer: nn.Module | str, index: int) -> Objective:
 
 def neuron(layer: nn.Module | str, index: int, row: int | None = None, column: int | None = None) -> Objective:
     """One channel at one place of the feature map, by default the one in the middle."""
-    _check_index("channel", index)
+    check_whole_number("channel", index)
     for name, value in (("row", row), ("column", column)):
         if value is not None:
-            _check_index(name, value)
+            check_whole_number(name, value)
 
     def score(outputs: Mapping[Layer, Tensor], images: Tensor) -> Tensor:
         maps = _one(_maps(outputs[layer]), index, "channel")
@@ -201,7 +208,7 @@ def logit(target: int, layer: Layer = None) -> Objective:
 
     For most networks that is the logit. SqueezeNet has one more ReLU in between, without a gradient where it is off.
     """
-    _check_index("target", target)
+    check_whole_number("target", target)
 
     def score(outputs: Mapping[Layer, Tensor], images: Tensor) -> Tensor:
         scores = _one(outputs[layer], target, "target")
@@ -234,7 +241,7 @@ def l2(centre: float | Tensor = 0.5) -> Objective:
         if centre.shape != (3,):
             raise ValueError(f"centre must be a number or a colour (3,), not of the shape {tuple(centre.shape)}")
     else:
-        _check_number("centre", centre)
+        check_number("centre", centre)
     middle = centre.view(3, 1, 1) if isinstance(centre, Tensor) else centre
     return Objective("l2", (), lambda outputs, images: (images - middle).square().sum(dim=(1, 2, 3)))
 
@@ -255,7 +262,7 @@ def total_variation() -> Objective:
 
 def jitter(pixels: int) -> Transform:
     """Shift by up to `pixels` in both directions; what comes in at an edge is the mirror of what was there."""
-    _check_index("pixels", pixels)
+    check_whole_number("pixels", pixels)
 
     def transform(images: Tensor, random: torch.Generator) -> Tensor:
         down, across = torch.randint(0, 2 * pixels + 1, (2,), generator=random).tolist()
@@ -271,7 +278,7 @@ def jitter(pixels: int) -> Transform:
 def scale(smallest: float, largest: float) -> Transform:
     """Enlarge around the middle by a factor between `smallest` and `largest`; the size in pixels stays."""
     for factor in (smallest, largest):
-        _check_number("factors", factor)
+        check_number("factors", factor)
     if not 0 < smallest <= largest < math.inf:
         raise ValueError(f"the factors must be above 0, and the smallest first, not {smallest} and {largest}")
 
@@ -284,7 +291,7 @@ def scale(smallest: float, largest: float) -> Transform:
 
 def rotate(degrees: float) -> Transform:
     """Turn around the middle by up to `degrees` either way; the corners are filled with what is mirrored there."""
-    _check_number("degrees", degrees)
+    check_number("degrees", degrees)
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees must lie in [0, 180], not {degrees}")
 
@@ -297,7 +304,7 @@ def rotate(degrees: float) -> Transform:
 
 def blur(every: int, sigma: float) -> Edit:
     """Every so many steps, a Gaussian blur of `sigma` pixels (Yosinski et al., 2015)."""
-    _check_index("every", every, smallest=1)
+    check_whole_number("every", every, least=1)
     kernel = _gaussian(sigma)
 
     def edit(centred: Tensor, gradient: Tensor, step: int) -> Tensor:
@@ -309,7 +316,7 @@ def blur(every: int, sigma: float) -> Edit:
 def clip_small_norm(share: float, every: int = 1) -> Edit:
     """Set to grey that share of a picture's pixels that are nearest to grey already (Yosinski et al., 2015)."""
     _check_share(share)
-    _check_index("every", every, smallest=1)
+    check_whole_number("every", every, least=1)
 
     def edit(centred: Tensor, gradient: Tensor, step: int) -> Tensor:
         if (step + 1) % every:
@@ -326,7 +333,7 @@ def clip_small_contribution(share: float, every: int = 1) -> Edit:
     2015).
     """
     _check_share(share)
-    _check_index("every", every, smallest=1)
+    check_whole_number("every", every, least=1)
 
     def edit(centred: Tensor, gradient: Tensor, step: int) -> Tensor:
         if (step + 1) % every:
@@ -349,8 +356,13 @@ def fourier_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     """Pictures (N, 3, H, W) in (0, 1), `size` (H, W), from the coefficients (N, 3, H, W // 2 + 1, 2) of waves.
 
     Each wave is weighed by one over its frequency, as in photographs (Field, 1987); the three channels are uncorrelated
-    colours; a sigmoid keeps the result in range. Coefficients of 0 are grey.
+    colours; a sigmoid keeps the result in range. Coefficients of 0 are grey. Raises ValueError where the shapes do not
+    fit together.
     """
+    height, width = size
+    if coefficients.ndim != 5 or coefficients.shape[1:] != (3, height, width // 2 + 1, 2):
+        wanted = f"(N, 3, {height}, {width // 2 + 1}, 2)"
+        raise ValueError(f"coefficients must have the shape {wanted} for {size}, not {tuple(coefficients.shape)}")
     weighed = torch.view_as_complex(coefficients.contiguous()) * _falling(size).to(coefficients)
     planes = torch.fft.irfft2(weighed, s=size, norm="ortho")
     return torch.einsum("rc,nchw->nrhw", _COLOURS.to(planes), planes).sigmoid()
@@ -447,12 +459,17 @@ def _normalized(variable: Tensor, step_size: float) -> Callable[[Tensor], None]:
 
 
 def _adam(variable: Tensor, step_size: float) -> Callable[[Tensor], None]:
-    optimizer = torch.optim.Adam([variable], lr=step_size, maximize=True)
+    # By hand: the first step of PyTorch's own loads its compiler, which takes longer than many a picture.
+    mean, square, steps = torch.zeros_like(variable), torch.zeros_like(variable), 0
 
+    @torch.no_grad()
     def move(gradient: Tensor) -> None:
-        variable.grad = gradient
-        optimizer.step()
-        variable.grad = None
+        nonlocal steps
+        steps += 1
+        mean.lerp_(gradient, 1 - 0.9)
+        square.lerp_(gradient.square(), 1 - 0.999)
+        size = (square / (1 - 0.999**steps)).sqrt_().add_(1e-8)
+        variable.addcdiv_(mean, size, value=step_size / (1 - 0.9**steps))
 
     return move
 
@@ -480,14 +497,34 @@ class _Scorer:
         self.modules = {name: module for module, name in names.items()}
         self.name_of = {key: names[module] for key, module in wanted.items()}
 
-    def __call__(self, seen: Tensor, images: Tensor) -> Tensor:
+    def __call__(self, seen: Tensor, images: Tensor, *, only: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores (N,), and their gradient by what the network sees and by the pictures themselves.
+
+        `only` (N,) leaves out the objectives none of whose pictures is marked, and zeros in their place.
+        """
+        wanted: Sequence[int] = range(len(self.objectives))
+        if only is not None:
+            wanted = only.view(-1, self.count).any(dim=1).nonzero().flatten().tolist()
+        scores, to_seen, to_images = images.new_zeros(len(images)), torch.zeros_like(seen), torch.zeros_like(images)
+        at_once = len(wanted)
+        if images.device.type == "cpu":
+            at_once = max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3] * self.count))
+        for first in range(0, len(wanted), at_once):
+            group = wanted[first : first + at_once]
+            its = torch.cat([torch.arange(self.count) + k * self.count for k in group])
+            scores[its], to_seen[its], to_images[its] = self._of(group, seen[its], images[its])
+        return scores, to_seen, to_images
+
+    def _of(self, group: Sequence[int], seen: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Convolutions on a CPU are faster by a third with the colours of a pixel side by side.
+        seen = seen.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        images = images.detach().requires_grad_()
         outputs: Mapping[str, Tensor] = {}
         if self.modules:
-            with Capture(self.model, self.modules, stop=True) as outputs:
-                # Convolutions on a CPU are faster by a third with the colours of a pixel side by side.
-                self.model(seen.contiguous(memory_format=torch.channels_last))
-        scores = []
-        for place, objective in enumerate(self.objectives):
+            with Capture(self.model, self.modules, stop=True) as outputs, fast_pixel_gradient():
+                self.model(seen)
+        each = []
+        for place, objective in enumerate(self.objectives[k] for k in group):
             its = slice(place * self.count, (place + 1) * self.count)
             try:
                 own = {key: outputs[self.name_of[key]][its] for key in objective.layers}
@@ -497,8 +534,19 @@ class _Scorer:
             if not isinstance(score, Tensor) or score.shape != (self.count,):
                 came = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
                 raise ValueError(f"{objective!r} must give one score for each of {self.count} pictures, not {came}")
-            scores.append(score)
-        return torch.cat(scores)
+            each.append(score)
+        scores = torch.cat(each)
+        if not scores.requires_grad:  # an objective that depends on nothing
+            return scores, torch.zeros_like(seen), torch.zeros_like(images)
+        to_seen, to_images = torch.autograd.grad(
+            scores.sum(), (seen, images), allow_unused=True, materialize_grads=True
+        )
+        return scores.detach(), to_seen, to_images
+
+
+# Larger groups are slower on a CPU: memory for their feature maps comes from the system anew each time. And the pixels
+# of one picture of the usual size give two threads enough to do.
+_PIXELS_AT_ONCE = 2 * 224 * 224
 
 
 def class_layer(model: nn.Module) -> nn.Module:
@@ -507,14 +555,6 @@ def class_layer(model: nn.Module) -> nn.Module:
     if not weighing:
         raise ValueError("the model has no convolution and no linear layer that could score classes: name the layer")
     return weighing[-1]
-
-
-def _gradients(scores: Tensor, *wanted: Tensor) -> list[Tensor]:
-    """How the sum of the scores changes with each tensor; zeros where it does not depend on one."""
-    if not scores.requires_grad:
-        return [torch.zeros_like(tensor) for tensor in wanted]
-    found = torch.autograd.grad(scores.sum(), wanted, allow_unused=True, materialize_grads=True)
-    return list(found)
 
 
 class _Woken(torch.autograd.Function):
@@ -589,16 +629,15 @@ def robust_probability(
     Each look shifts by up to a twelfth of the size, scales by 0.85 to 1.15 and blurs with a sigma of up to 1 pixel.
     What works for these very pixels only falls far below the picture's own probability.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    check_model(model)
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise TypeError("images must be a tensor (N, 3, H, W)")
     if not images.is_floating_point() or not (images.min() >= 0 and images.max() <= 1):
         raise ValueError("images must be floating point numbers in [0, 1]")
-    _check_index("looks", looks, smallest=1)
-    _check_index("seed", seed)
+    check_whole_number("looks", looks, least=1)
+    check_whole_number("seed", seed)
     if not isinstance(target, Tensor):
-        _check_index("target", target)
+        check_whole_number("target", target)
     elif target.shape != (len(images),) or target.dtype != torch.int64:
         raise ValueError(f"target must be a class, or whole numbers ({len(images)},), not {tuple(target.shape)}")
     random = torch.Generator().manual_seed(seed)
@@ -657,7 +696,7 @@ def _mapped(images: Tensor, zoom: float, angle: float) -> Tensor:
 
 
 def _gaussian(sigma: float) -> Tensor:
-    _check_number("sigma", sigma)
+    check_number("sigma", sigma)
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma must be above 0, not {sigma}")
     reach = max(1, math.ceil(3 * sigma))
@@ -700,20 +739,8 @@ def _bar(steps: int, progress: bool) -> Any:
     return tqdm(total=steps, unit="step", disable=not progress)
 
 
-def _check_index(name: str, value: int, smallest: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < smallest:
-        raise ValueError(f"{name} must be {smallest} or more, not {value}")
-
-
-def _check_number(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-
-
 def _check_share(share: float) -> None:
-    _check_number("share", share)
+    check_number("share", share)
     if not 0 <= share < 1:
         raise ValueError(f"share must lie in [0, 1), not {share}")
 
@@ -751,19 +778,16 @@ def _check_settings(
     seed: int,
     watch: Any,
 ) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    _check_index("steps", steps)
-    _check_index("size", size, smallest=8)
-    _check_index("count", count, smallest=1)
-    _check_index("seed", seed)
-    if seed >= 2**63:
-        raise ValueError(f"seed must be below 2**63, not {seed}")
+    check_model(model)
+    check_whole_number("steps", steps)
+    check_whole_number("size", size, least=8)
+    check_whole_number("count", count, least=1)
+    check_whole_number("seed", seed, below=2**63)
     for name, value, known in (("parametrization", parametrization, _PARAMETRIZATIONS), ("rule", rule, _RULES)):
         if not (name == "rule" and value is None) and not (isinstance(value, str) and value in known):
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     if step_size is not None:
-        _check_number("step_size", step_size)
+        check_number("step_size", step_size)
         if not 0 < step_size < math.inf:
             raise ValueError(f"step_size must be above 0, and finite, not {step_size}")
     if edits and parametrization != "pixels":

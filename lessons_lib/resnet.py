@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import check_whole_number
+
 
 class ResNet(nn.Module):
     """Logits (N, classes) from pictures (N, 3, H, W): stem, stage1, stage2, ..., average over places, head.
@@ -27,10 +29,7 @@ class ResNet(nn.Module):
             ("width", width),
             *((f"blocks[{k}]", b) for k, b in enumerate(blocks)),
         ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
+            check_whole_number(name, value, 1)
         if not blocks:
             raise ValueError("blocks is empty: give the number of blocks of each stage, such as (2, 2, 2, 2)")
         self.stem = nn.Sequential(

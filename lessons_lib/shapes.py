@@ -16,11 +16,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .checks import check_number, check_whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,8 +61,7 @@ class Shortcut:
         if self.kind not in SHORTCUT_KINDS:
             known = ", ".join(repr(kind) for kind in SHORTCUT_KINDS)
             raise ValueError(f"kind {self.kind!r} is not a shortcut: choose one of {known}")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, Real):
-            raise TypeError(f"rate must be a number from 0 to 1, not {type(self.rate).__name__}")
+        check_number("rate", self.rate)
         if not 0 <= self.rate <= 1:
             raise ValueError(f"rate {self.rate} is out of range: it is a share of the pictures, from 0 to 1")
 
@@ -85,8 +85,8 @@ def generate(n: int, seed: int, *, shortcut: Shortcut | None = None) -> Shapes:
     itself, with and without `shortcut`. Raises TypeError or ValueError for an `n` or `seed` that is no whole
     number, 0 or more.
     """
-    _require_count("n", n)
-    _require_count("seed", seed)
+    check_whole_number("n", n)
+    check_whole_number("seed", seed)
     if shortcut is not None and not isinstance(shortcut, Shortcut):
         raise TypeError(f"shortcut must be None or a Shortcut, such as Shortcut('tag'), not {type(shortcut).__name__}")
     import torch
@@ -117,13 +117,6 @@ def generate(n: int, seed: int, *, shortcut: Shortcut | None = None) -> Shapes:
         other_masks=torch.from_numpy(other_masks),
         shortcut_masks=None if shortcut_masks is None else torch.from_numpy(shortcut_masks),
     )
-
-
-def _require_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if int(value) < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
 class _Chance:

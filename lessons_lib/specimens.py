@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checks import check_whole_number
 from .downloads import FileUnavailable, PublishedFile, obtain
 from .resnet import Normalize
 
@@ -92,13 +93,13 @@ class Specimen:
         fifteen photographs that take turns: a narrow sample of what ImageNet shows. Raises TypeError or ValueError for
         a `count` below 1, a negative `seed`, or what is no whole number.
         """
-        _check_whole_number("count", count, 1)
-        _check_whole_number("seed", seed, 0)
+        check_whole_number("count", count, 1, _SEEDS)
+        check_whole_number("seed", seed, 0, _SEEDS)
         return self._draw(count, seed)
 
     def scenes(self, count: int) -> Tensor:
         """Which scene each picture of `sample(count)` shows, (count,): crops of one photograph have the same number."""
-        _check_whole_number("count", count, 1)
+        check_whole_number("count", count, 1, _SEEDS)
         return self._scenes(count)
 
     def predict(self, images: Tensor, top: int = 5) -> list[Any]:
@@ -107,9 +108,8 @@ class Specimen:
         For one picture (3, H, W) just its list. Raises TypeError or ValueError where `images` is no picture in [0, 1].
         """
         batch = _as_batch(images)
-        if isinstance(top, bool) or not isinstance(top, int):
-            raise TypeError(f"top must be a whole number, not {type(top).__name__}")
-        if not 1 <= top <= len(self.categories):
+        check_whole_number("top", top, 1)
+        if top > len(self.categories):
             raise ValueError(f"top {top} is out of range: this network has {len(self.categories)} categories")
         with torch.no_grad():
             batch = batch.to(next(self.model.parameters()))  # its device and precision
@@ -167,13 +167,6 @@ def opened() -> list[dict[str, str]]:
 
 
 _opened: list[dict[str, str]] = []
-
-
-def _check_whole_number(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if not least <= value < _SEEDS:
-        raise ValueError(f"{name} must be {least} or more, and below {_SEEDS}, not {value}")
 
 
 def _as_batch(images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lessons_lib import maximization
 from lessons_lib.maximization import (
     Objective,
     blur,
@@ -348,6 +349,15 @@ def test_an_even_brightness_weighs_as_much_as_the_longest_wave() -> None:
     coefficients[0, 0, 0, 0, 0] = coefficients[1, 0, 0, 1, 0] = 1e-4
     spectrum = torch.fft.fft2(fourier_images(coefficients, (16, 16)) - 0.5).abs()
     torch.testing.assert_close(spectrum[0, :, 0, 0], spectrum[1, :, 0, 1], rtol=1e-4, atol=0)
+
+
+def test_a_wave_of_the_highest_frequency_along_one_side_has_half_its_coefficient() -> None:
+    coefficients = torch.zeros(1, 3, 16, 9, 2, dtype=torch.float64)
+    coefficients[0, 0, 8, 0, 0] = 1  # black and white in turn from row to row: 0.25 over a frequency of 0.5
+    flat = fourier_images(coefficients, (16, 16)).logit()
+    brightness = torch.from_numpy(PUBLISHED[:, 0] / np.linalg.norm(PUBLISHED, axis=0).max())
+    wanted = 0.5 * brightness / 16 * torch.tensor([1.0, -1.0]).repeat(8)[:, None, None]  # orthonormal: over 16
+    torch.testing.assert_close(flat[0].permute(1, 2, 0), wanted.expand(16, 16, 3))
 
 
 def test_the_channels_of_waves_are_the_published_uncorrelated_colours() -> None:
@@ -842,6 +852,38 @@ def test_one_batch_equals_one_by_one(parametrization: str, rule: str) -> None:
     torch.testing.assert_close(together, apart, atol=1e-9, rtol=0)
 
 
+def test_a_batch_in_groups_equals_the_batch_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = network(), []
+    model.first.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    wanted = [logit(4) + diversity("second"), channel("second", 1), l2(), logit(1) - 0.001 * l2(), logit(2)]
+    options: dict[str, Any] = {"steps": 3, "size": SIZE, "count": 2, "transforms": MOVES}
+    together = maximize(model, wanted, **options)
+    assert sizes == [10] * 3
+    sizes.clear()
+    monkeypatch.setattr(maximization, "_PIXELS_AT_ONCE", 5 * SIZE * SIZE)
+    torch.testing.assert_close(maximize(model, wanted, **options), together, atol=1e-9, rtol=0)
+    assert sizes == [4, 4, 2] * 3, "whole objectives, as many as five pictures allow"
+    sizes.clear()
+    monkeypatch.setattr(maximization, "_PIXELS_AT_ONCE", 1)
+    torch.testing.assert_close(maximize(model, wanted, **options), together, atol=1e-9, rtol=0)
+    assert sizes == [2] * 15, "the pictures of one objective are not parted"
+
+
+def test_the_first_convolution_goes_backward_the_fast_way_and_the_picture_stays_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2, padding=1), nn.Tanh(), nn.Conv2d(6, 4, 3)).double()
+    functions: list[str] = []
+    model[1].register_forward_pre_hook(lambda module, given: functions.append(type(given[0].grad_fn).__name__))
+    found = maximize(model, channel("2", 1), steps=3, start=pictures(1), parametrization="pixels", step_size=0.05)
+    assert functions == ["_SteppedConvolutionBackward"] * 3
+    variable = pictures(1)
+    for _ in range(3):
+        pixels = variable.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(pixels)[:, 1].mean(), pixels)
+        variable = (variable + 0.05 * normalized(gradient)).clamp(0, 1)
+    torch.testing.assert_close(found, variable, atol=1e-12, rtol=0)
+
+
 def test_two_pictures_equal_each_alone_from_its_own_start() -> None:
     model, start = network(), pictures(2)
     together = maximize(model, logit(0), steps=4, start=start, count=2)
@@ -1030,6 +1072,14 @@ def test_waking_one_picture_does_not_change_those_that_are_awake() -> None:
     torch.testing.assert_close(beside[1:], alone, atol=1e-12, rtol=0)
 
 
+def test_only_the_objectives_that_sleep_are_asked_again() -> None:
+    model, sizes = sleeper(), []
+    model.conv.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    with pytest.warns(RuntimeWarning, match="channel 0"):
+        maximize(model, [channel("relu", 1), channel("relu", 0), channel("relu", 1)], steps=1, size=8)
+    assert sizes == [3, 1]
+
+
 @pytest.mark.parametrize("inplace", [True, False])
 def test_where_a_gradient_flows_waking_changes_nothing(inplace: bool) -> None:
     # The same network with its ReLUs hidden from the engine cannot be woken.
@@ -1172,7 +1222,13 @@ def test_a_network_in_training_mode_is_looked_at_as_in_evaluation() -> None:
 def test_a_frozen_and_an_unfrozen_network_make_the_same_picture() -> None:
     model = network()
     frozen = maximize(model, logit(0), steps=3, size=SIZE)
-    assert torch.equal(frozen, maximize(model.requires_grad_(), logit(0), steps=3, size=SIZE))
+    model.requires_grad_()
+    model.head.weight.requires_grad_(False)
+    assert torch.equal(frozen, maximize(model, logit(0), steps=3, size=SIZE))
+    with pytest.raises(KeyboardInterrupt):
+        maximize(model, Objective("bad", ("first",), fails), steps=3, size=SIZE)
+    asking = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name, _ in model.named_parameters()} - asking == {"head.weight"}, "each asks as it did before"
 
 
 @pytest.mark.parametrize("surroundings", [torch.no_grad, torch.enable_grad, torch.inference_mode])
@@ -1263,6 +1319,13 @@ def test_bad_input_is_refused_before_any_step(kind: str) -> None:
     assert seen == []
 
 
+@pytest.mark.parametrize("kind", ["a channel out of range", "a class out of range", "a row out of range"])
+def test_what_is_out_of_range_is_refused_though_no_step_is_asked_for(kind: str) -> None:
+    given, words = BAD[kind]
+    with pytest.raises(ValueError, match=words):
+        maximize(network(), **given, steps=0, size=SIZE)
+
+
 def test_a_layer_that_is_never_reached_is_named() -> None:
     class Shortcut(nn.Module):
         def __init__(self) -> None:
@@ -1310,6 +1373,8 @@ def test_a_layer_that_runs_twice_is_refused_by_name() -> None:
         (lambda: clip_small_contribution(-0.1), r"share must lie in \[0, 1\)"),
         (lambda: clip_small_contribution(0.1, every=0), "every must be 1 or more"),
         (lambda: l2("grey"), "centre must"),  # type: ignore[arg-type]
+        (lambda: fourier_images(torch.zeros(1, 3, 16, 9, 2), (16, 18)), r"\(N, 3, 16, 10, 2\) for \(16, 18\), not"),
+        (lambda: fourier_images(torch.zeros(3, 16, 9, 2), (16, 16)), "coefficients must have the shape"),
         (lambda: l2(torch.zeros(4)), "centre must"),
     ],
 )

@@ -416,8 +416,8 @@ def test_opening_a_specimen_leaves_the_random_numbers_alone() -> None:
 
 def test_top_and_role_are_checked(shapes: Specimen) -> None:
     picture = shapes.example("clear")
-    for top in (0, 11, -1):
-        with pytest.raises(ValueError, match="this network has 10 categories"):
+    for top, reason in ((0, "1 or more"), (-1, "1 or more"), (11, "this network has 10 categories")):
+        with pytest.raises(ValueError, match=reason):
             shapes.predict(picture, top=top)
     with pytest.raises(TypeError, match="whole number"):
         shapes.predict(picture, top=True)

@@ -1,0 +1,21 @@
+"""What is asked of an argument in several modules, and said in the same words when it is not so."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_whole_number(name: str, value: Any, least: int = 0, below: float = float("inf")) -> None:
+    """TypeError unless `value` is a whole number, NumPy's too; ValueError unless it lies in [least, below)."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if not least <= int(value) < below:
+        also = "" if below == float("inf") else f", and below {below}"
+        raise ValueError(f"{name} must be {least} or more{also}, not {value}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """TypeError unless `value` is a real number, NumPy's too."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
