@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from .checks import check_whole_number
+from ._checks import check_whole_number
 from .hooks import Capture, Layers, check_model, evaluating, named_layers
 
 OUTSIDE = 0.5

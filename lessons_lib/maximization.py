@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checks import check_number, check_whole_number
+from ._checks import check_number, check_whole_number
 from .hooks import Capture, check_model, evaluating, frozen
 from .pixel_gradient import fast_pixel_gradient
 from .resnet import Normalize

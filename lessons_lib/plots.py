@@ -310,7 +310,7 @@ def _fineness(pictures: Sequence[np.ndarray], inches: float) -> tuple[float, str
     keep the letters around it sharp: more would cost bytes and show nothing.
     """
     own = max(picture.shape[1] for picture in pictures) / (inches * _DPI)
-    return (2.0, "nearest") if own < 0.4 else (min(max(own, 1.5), 2.0), "auto")
+    return (2.0, "nearest") if own < 0.4 else (min(max(own, 1.2), 2.0), "auto")
 
 
 def _picture(image: Tensor) -> np.ndarray:

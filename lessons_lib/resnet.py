@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .checks import check_whole_number
+from ._checks import check_whole_number
 
 
 class ResNet(nn.Module):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import check_number, check_whole_number
+from ._checks import check_number, check_whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checks import check_whole_number
+from ._checks import check_whole_number
 from .downloads import FileUnavailable, PublishedFile, obtain
 from .resnet import Normalize
 

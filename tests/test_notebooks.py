@@ -175,6 +175,16 @@ def spoil_widget(notebook: Any) -> None:
     notebook.cells[1].outputs[0].data["application/vnd.jupyter.widget-view+json"] = {}
 
 
+def spoil_tensor(notebook: Any) -> None:
+    data = {"text/plain": "tensor([[0.1, 0.2]])"}
+    notebook.cells[1].outputs.append(new_output("execute_result", data, execution_count=1))
+
+
+def spoil_object(notebook: Any) -> None:
+    data = {"text/plain": "<matplotlib.legend.Legend at 0x7f0123>"}
+    notebook.cells[1].outputs.append(new_output("execute_result", data, execution_count=1))
+
+
 def spoil_specimen(notebook: Any) -> None:
     notebook.metadata.made.specimen = "shapes"
 
@@ -203,6 +213,8 @@ def spoil_size(notebook: Any) -> None:
         (spoil_img, "a picture without alt text"),
         (spoil_second_figure, "2 figures in one cell"),
         (spoil_widget, "a stored widget"),
+        (spoil_tensor, "stands last, 'tensor("),
+        (spoil_object, "stands last, '<matplotlib"),
         (spoil_specimen, "its figures show shapes, the book shows imagenet"),
         (spoil_record, "does not say what its figures were made with"),
         (spoil_size, "more than 1,500,000"),

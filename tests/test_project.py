@@ -130,7 +130,7 @@ def test_importing_the_package_is_quick_because_torch_waits() -> None:
 def test_imports_run_one_way() -> None:
     """Ground floor, then methods, then plots, then exercises: nobody imports from a floor above."""
     floors = [
-        {"downloads", "resnet", "shapes", "squeezenet", "cifar10", "specimens", "hooks"},
+        {"_checks", "downloads", "hooks", "pixel_gradient", "resnet", "shapes", "squeezenet", "cifar10", "specimens"},
         {"training", "filters", "activations", "maximization"},
         {"plots", "interactive"},
         {"exercises"},

@@ -21,6 +21,7 @@ READING_ORDER = (
     "cifar10",
     "resnet",
     "hooks",
+    "pixel_gradient",
     "filters",
     "activations",
     "maximization",

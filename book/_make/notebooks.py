@@ -201,6 +201,8 @@ def _cell_problems(notebook: Notebook) -> Iterator[str]:
             data = output.get("data", {})
             if any("widget" in kind for kind in data):
                 yield f"{where}: a stored widget, which pulls 1.9 MB of script into the page"
+            if re.search(r"^(<.* at 0x|[\[(]*tensor\()", data.get("text/plain", "")) and len(data) == 1:
+                yield f"{where}: a value shown because it stands last, {data['text/plain'][:40]!r}: print or assign it"
             if any(kind.startswith("image/") for kind in data):
                 figures += 1
                 if not alt_text(cell).strip():
