@@ -11,14 +11,16 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from numbers import Integral
 from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ._checks import check_whole_number
-from .hooks import Capture, Layers, check_model, evaluating, named_layers
+from .hooks import Capture, Layers, check_model, check_runs_once, evaluating, named_layers
 
 OUTSIDE = 0.5
 """The grey that `top_patches` puts where a receptive field reaches outside the picture."""
@@ -44,6 +46,7 @@ def activations(model: nn.Module, images: Tensor, layers: Layers) -> Tensor | di
     check_model(model)
     chosen = named_layers(model, layers)
     _check_images(images)
+    check_runs_once(model, chosen.values(), images)
     with evaluating(model), torch.no_grad(), Capture(model, chosen, stop=True) as captured:
         model(images)
     for name in chosen:
@@ -228,10 +231,15 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
         module = modules[str(node.target)]
         what, pointwise = type(module).__name__, isinstance(module, _POINTWISE_MODULES)
         whole = isinstance(module, _WHOLE_MODULES)
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            pointwise, whole = False, True  # without a stored mean it takes that of the picture
         if isinstance(module, nn.Conv2d):
+            windows = _sliding(module.kernel_size, module.stride, module.padding, module.dilation)
+            if module.padding_mode != "zeros" and any(2 * w.padding > w.size - 1 for w in windows):
+                raise ValueError(f"{on_the_way} {what} that copies pixels from outside the window to the border")
             if module.padding_mode == "circular":
                 raise ValueError(f"{on_the_way} {what} that wraps around the border")
-            return _sliding(module.kernel_size, module.stride, module.padding, module.dilation)
+            return windows
         if isinstance(module, _POOLING):
             dilation = getattr(module, "dilation", 1)
             return _sliding(module.kernel_size, module.stride, module.padding, dilation)
@@ -374,7 +382,7 @@ def _in_batches(model: nn.Module, images: Tensor, layer: nn.Module | str, batch_
     """The feature maps of `layer` for some of `images` at a time: those of many would not fit into memory."""
     _check_images(images)
     check_whole_number("batch_size", batch_size, 1)
-    for batch in images.split(batch_size):
+    for batch in images.split(int(batch_size)):
         maps = activations(model, batch, layer)
         if maps.ndim != 4:
             raise ValueError(f"layer puts out the shape {tuple(maps.shape)}, not feature maps (N, K, H, W)")
@@ -411,12 +419,12 @@ def _checked_scenes(scenes: Any, count: int) -> Tensor:
 
 
 def _checked_channels(channels: Any) -> list[int]:
-    found = channels.tolist() if isinstance(channels, Tensor) else channels
+    found = channels.tolist() if isinstance(channels, Tensor | np.ndarray) else channels
     if not isinstance(found, Sequence) or isinstance(found, str):
         raise TypeError(f"channels must be indices, such as [3, 14], not {type(channels).__name__}")
     if not found:
         raise ValueError("channels is empty: name at least one")
     for channel in found:
-        if isinstance(channel, bool) or not isinstance(channel, int):
+        if isinstance(channel, bool) or not isinstance(channel, Integral):
             raise TypeError(f"channels must be whole numbers, not {type(channel).__name__}")
-    return list(found)
+    return [int(channel) for channel in found]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -106,7 +108,8 @@ class Capture(Mapping[str, Tensor]):
             # silently, and there is no telling from outside whether one follows. So one of the two is a copy.
             if not self._wants_gradients:
                 last = self._stop and len(self._outputs) + 1 == len(self._layers)
-                self._outputs[name] = output if last else output.clone()
+                own = last and not _hands_through(module, inputs, output)
+                self._outputs[name] = output if own else output.clone()
                 if last:
                     raise _Stopped(self)
                 return None
@@ -135,8 +138,8 @@ def _hands_through(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within the `with`, every module of `model` is in evaluation mode; afterwards each is in the mode it had."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module, training in modes.items():
@@ -146,10 +149,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Within the `with`, no parameter of `model` asks for a gradient; afterwards those do that did before."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
+    # Made in inference mode, a parameter cannot have a gradient, whatever it says.
+    trainable = [each for each in model.parameters() if each.requires_grad and not each.is_inference()]
     try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
         yield
     finally:
         for parameter in trainable:
@@ -162,6 +166,38 @@ class _Stopped(Exception):
     def __init__(self, by: Capture) -> None:
         super().__init__("the forward pass was stopped behind the last captured layer")
         self.by = by
+
+
+_RUN_ONCE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tensor) -> None:
+    """ValueError where one of `layers` runs more than once on a picture: of which run would its output be?
+
+    A forward pass that stops behind the first run cannot see the others. Looks, with the first of `images`
+    (N, C, H, W), at what is likely to be used again, layers without weights and those that have two names; and once.
+    """
+    registered = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    unknown = {
+        layer: 0
+        for layer in layers
+        if layer not in _RUN_ONCE and (registered[layer] > 1 or next(layer.parameters(), None) is None)
+    }
+    if not unknown:
+        return
+
+    def count(layer: nn.Module, inputs: Any, output: Any) -> None:
+        unknown[layer] += 1
+
+    with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(model):
+        for layer in unknown:
+            hooks.callback(layer.register_forward_hook(count).remove)
+        with suppress(Exception):  # behind the layers that are wanted, a network need not fit the picture
+            model(images[:1].clone())
+    for name, layer in model.named_modules():
+        if unknown.get(layer, 0) > 1:
+            raise ValueError(f"layer {name!r} runs more than once in a forward pass: which output is meant?")
+    _RUN_ONCE.update(layer for layer, runs in unknown.items() if runs)
 
 
 def check_model(model: Any) -> None:

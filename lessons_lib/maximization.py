@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._checks import check_number, check_whole_number
-from .hooks import Capture, check_model, evaluating, frozen
+from .hooks import Capture, check_model, check_runs_once, evaluating, frozen
 from .pixel_gradient import fast_pixel_gradient
 from .resnet import Normalize
 
@@ -68,7 +68,7 @@ def maximize(
     _check_settings(model, steps, size, count, parametrization, rule, step_size, edits, start, seed, watch)
     rule = rule if rule is not None else _USUAL_RULE[parametrization]
     step_size = step_size if step_size is not None else _USUAL_STEP[rule]
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(int(seed))
     scorer = _Scorer(model, objectives, count)
     with (
         torch.inference_mode(False),
@@ -80,6 +80,7 @@ def maximize(
         centre = mean_colour(model)
         noise = torch.randn(count, 3, *(start.shape[-2:] if start is not None else (size, size)), generator=random)
         picture = _PARAMETRIZATIONS[parametrization](noise.to(centre), start, centre, copies=len(objectives))
+        check_runs_once(model, scorer.modules.values(), picture.images().detach())
         move = _RULES[rule](picture.variable, step_size)
         answered = ~scorer.needs_network
         for step in range(steps):
@@ -103,7 +104,13 @@ def maximize(
                 if step == 0:
                     _refuse_the_dead(asleep & ~woken.flatten(1).any(dim=1).cpu(), objectives, count)
                 to_images = torch.where(asleep.to(woken.device).view(-1, 1, 1, 1), woken, to_images)
+            if not seen.requires_grad:
+                raise ValueError("transforms must pass gradients on: one of them detaches the pictures")
             (gradient,) = torch.autograd.grad((seen, images), picture.variable, (to_seen, to_images))
+            lost = ~gradient.flatten(1).isfinite().all(dim=1).cpu()
+            if lost.any():
+                names = _names_of(lost, objectives, count)
+                raise ValueError(f"objective {names}: its gradient is not finite at step {step}")
             if watch is not None:
                 watch(step, images.detach().clone(), scores)
             move(gradient)
@@ -211,6 +218,8 @@ def logit(target: int, layer: Layer = None) -> Objective:
     check_whole_number("target", target)
 
     def score(outputs: Mapping[Layer, Tensor], images: Tensor) -> Tensor:
+        if outputs[layer].ndim not in (2, 4):
+            raise ValueError(f"the layer puts out {tuple(outputs[layer].shape)}, not scores (N, K) or maps of them")
         scores = _one(outputs[layer], target, "target")
         return scores if scores.ndim == 1 else scores.flatten(1).mean(dim=1)
 
@@ -402,7 +411,13 @@ class _Pixels:
     @torch.no_grad()
     def settle(self, edits: Sequence[Edit], gradient: Tensor, step: int) -> None:
         for edit in edits:
-            self.variable.copy_(edit(self.variable - self.centre, gradient, step) + self.centre)
+            edited = edit(self.variable - self.centre, gradient, step)
+            if not isinstance(edited, Tensor) or edited.shape != self.variable.shape:
+                came = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+                raise ValueError(f"edits must return pictures {tuple(self.variable.shape)}, not {came}")
+            if not edited.isfinite().all():
+                raise ValueError(f"edits must return numbers: one of them is not finite at step {step}")
+            self.variable.copy_(edited + self.centre)
         self.variable.clamp_(0, 1)
 
 
@@ -496,6 +511,8 @@ class _Scorer:
         names = {module: known[module] for module in wanted.values()}
         self.modules = {name: module for module, name in names.items()}
         self.name_of = {key: names[module] for key, module in wanted.items()}
+        # Convolutions on a CPU are faster by a third with the colours of a pixel side by side.
+        self.layout = torch.channels_last
 
     def __call__(self, seen: Tensor, images: Tensor, *, only: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The scores (N,), and their gradient by what the network sees and by the pictures themselves.
@@ -516,12 +533,21 @@ class _Scorer:
         return scores, to_seen, to_images
 
     def _of(self, group: Sequence[int], seen: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Convolutions on a CPU are faster by a third with the colours of a pixel side by side.
-        seen = seen.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        images = images.detach().requires_grad_()
+        seen = seen.detach().contiguous(memory_format=self.layout).requires_grad_()
+        try:
+            with fast_pixel_gradient():
+                return self._scored(group, seen, images.detach().requires_grad_())
+        except RuntimeError:
+            if self.layout is torch.contiguous_format:
+                raise
+            # A network, or an objective, that flattens by `view` takes the usual layout only.
+            self.layout = torch.contiguous_format
+            return self._of(group, seen, images)
+
+    def _scored(self, group: Sequence[int], seen: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs: Mapping[str, Tensor] = {}
         if self.modules:
-            with Capture(self.model, self.modules, stop=True) as outputs, fast_pixel_gradient():
+            with Capture(self.model, self.modules, stop=True) as outputs:
                 self.model(seen)
         each = []
         for place, objective in enumerate(self.objectives[k] for k in group):
@@ -534,7 +560,7 @@ class _Scorer:
             if not isinstance(score, Tensor) or score.shape != (self.count,):
                 came = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
                 raise ValueError(f"{objective!r} must give one score for each of {self.count} pictures, not {came}")
-            each.append(score)
+            each.append(score.to(images.dtype))
         scores = torch.cat(each)
         if not scores.requires_grad:  # an objective that depends on nothing
             return scores, torch.zeros_like(seen), torch.zeros_like(images)
@@ -550,7 +576,10 @@ _PIXELS_AT_ONCE = 2 * 224 * 224
 
 
 def class_layer(model: nn.Module) -> nn.Module:
-    """The layer that scores the classes: the last convolution or linear layer; ValueError where there is none."""
+    """The layer that scores the classes, which is taken to be the last convolution or linear layer that was defined.
+
+    Raises ValueError where there is none.
+    """
     weighing = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     if not weighing:
         raise ValueError("the model has no convolution and no linear layer that could score classes: name the layer")
@@ -635,12 +664,12 @@ def robust_probability(
     if not images.is_floating_point() or not (images.min() >= 0 and images.max() <= 1):
         raise ValueError("images must be floating point numbers in [0, 1]")
     check_whole_number("looks", looks, least=1)
-    check_whole_number("seed", seed)
+    check_whole_number("seed", seed, below=2**63)
     if not isinstance(target, Tensor):
         check_whole_number("target", target)
     elif target.shape != (len(images),) or target.dtype != torch.int64:
         raise ValueError(f"target must be a class, or whole numbers ({len(images)},), not {tuple(target.shape)}")
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(int(seed))
     targets = torch.as_tensor(target, device=images.device).expand(len(images))
     moves = (jitter(min(images.shape[2:]) // 12), scale(0.85, 1.15))
     total = images.new_zeros(len(images))

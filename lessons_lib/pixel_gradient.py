@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -22,7 +21,8 @@ _FEW_CHANNELS = 4  # with many, PyTorch's own way is the faster one
 class fast_pixel_gradient(TorchFunctionMode):
     """Within the `with`, convolutions of pictures on a CPU with frozen weights and steps above 1 go backward faster.
 
-    The values are the same up to rounding. A gradient of the gradient is refused, by PyTorch's RuntimeError.
+    The values are the same up to rounding. With `torch.utils.checkpoint` the backward pass has to be inside as well;
+    PyTorch refuses the transforms of `torch.func` here, with a RuntimeError.
     """
 
     def __torch_function__(
@@ -57,11 +57,10 @@ class _SteppedConvolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
     ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
+        ctx.stride, ctx.padding, ctx.size, ctx.dtype = stride, padding, x.shape[2:], x.dtype
         return functional.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         (down, across), (height, width) = ctx.stride, ctx.size
@@ -72,11 +71,12 @@ class _SteppedConvolution(torch.autograd.Function):
         padded = functional.pad(weight, (0, turns[1] * across - columns, 0, turns[0] * down - rows))
         phases = padded.view(filters, channels, turns[0], down, turns[1], across).flip(2, 4)
         kernel = phases.permute(1, 3, 5, 0, 2, 4).reshape(channels * down * across, filters, *turns)
-        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        # With autocast the answer, and so its gradient, is of another type than the weights.
+        kernel = kernel.to(gradient.dtype).contiguous(memory_format=torch.channels_last)
         parts = functional.conv2d(gradient, kernel, padding=(turns[0] - 1, turns[1] - 1))
         parts = parts.unflatten(1, (channels, down, across)).permute(0, 1, 4, 2, 5, 3)
         pixels = parts.flatten(4, 5).flatten(2, 3)  # (N, channels, H, W), with the padding still around them
         top, left = ctx.padding
         # What lies behind the last step was seen by no filter: zeros.
         pixels = functional.pad(pixels, (0, left + width - pixels.shape[3], 0, top + height - pixels.shape[2]))
-        return pixels[:, :, top:, left:], None, None, None, None
+        return pixels[:, :, top:, left:].to(ctx.dtype), None, None, None, None

@@ -350,7 +350,7 @@ def _compressed(png: bytes) -> dict[str, bytes]:
     file = BytesIO()
     if image.getcolors(_PALETTE_SUFFICES) is None:
         # Colours at half the resolution, which is still that of the page.
-        image.save(file, "jpeg", quality=76, subsampling=2, optimize=True)
+        image.save(file, "jpeg", quality=72, subsampling=2, optimize=True, progressive=True)
         if len(png) <= len(file.getvalue()):
             return {"image/png": png}
         return {"image/jpeg": file.getvalue()}

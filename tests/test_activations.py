@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -415,9 +416,11 @@ class Untraceable(nn.Module):
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.InstanceNorm2d(2)), "1", "InstanceNorm2d, which looks at all places"),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Upsample(scale_factor=2)), "1", "Upsample, which is not known here"),
         (nn.Sequential(nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular")), "0", "wraps around the border"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3, padding=2, padding_mode="reflect")), "0", "from outside the window"),
+        (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0", "looks at all places"),
         (nn.Sequential(Untraceable(), nn.Conv2d(3, 2, 3)), "1", "could not be followed to layer '1'"),
     ],
-    ids=["average", "linear", "instance norm", "unknown", "circular", "untraceable"],
+    ids=["average", "linear", "instance norm", "unknown", "circular", "wide mirror", "no statistics", "untraceable"],
 )
 def test_a_layer_whose_field_cannot_be_told_is_refused_with_the_reason(
     model: nn.Module, layer: str, words: str
@@ -581,3 +584,57 @@ def test_what_cannot_be_sought_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         top_patches(network(), random(3, 3, 9, 9), "4", channels, **{"count": 1, **options})
+
+
+# --- layers that are easy to misread -----------------------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    """As the blocks of torchvision's residual networks: one ReLU, two uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.conv(self.relu(self.conv(x))))
+
+
+def test_a_layer_that_runs_twice_is_refused_and_not_shown_at_its_first_run() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    shared = nn.Conv2d(3, 3, 3)
+    for model, name in ((Twice(), "relu"), (nn.Sequential(shared, nn.Tanh(), shared), "0")):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"'{name}' runs more than once"):
+                activations(model, images, name)
+        with pytest.raises(ValueError, match="runs more than once"):
+            dead_filters(model, images, name)
+        assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_the_second_look_at_a_layer_without_weights_costs_no_more_than_the_pass() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout())
+    looks: list[int] = []
+    model[0].register_forward_hook(lambda module, given, output: looks.append(len(given[0])))
+    torch.manual_seed(0)
+    untouched = torch.rand(3)
+    torch.manual_seed(0)
+    activations(model, torch.zeros(2, 3, 8, 8), "1")
+    activations(model, torch.zeros(2, 3, 8, 8), "1")
+    assert looks == [1, 2, 2]
+    assert torch.equal(torch.rand(3), untouched)
+
+
+def test_a_layer_that_hands_its_input_through_does_not_hand_out_the_pictures_themselves() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    kept = images.clone()
+    activations(nn.Sequential(nn.Identity()), images, "0").zero_()
+    assert torch.equal(images, kept)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 3)), torch.rand(3, 3, 8, 8)
+    options = {"count": np.int64(2), "batch_size": np.int64(2)}
+    wanted = top_patches(model, images, "0", [3, 1], count=2)
+    for channels in (np.array([3, 1]), [np.int64(3), np.int64(1)]):
+        assert torch.equal(top_patches(model, images, "0", channels, **options).patches, wanted.patches)

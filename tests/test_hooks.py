@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.hooks import Capture
+from lessons_lib.hooks import Capture, evaluating, frozen
 
 
 class Residual(nn.Module):
@@ -251,3 +253,26 @@ def test_a_layer_that_runs_twice_or_puts_out_a_tuple_is_refused(images: Tensor) 
     recurrent = nn.Sequential(nn.LSTM(3, 3))
     with pytest.raises(TypeError, match="not one tensor"), Capture(recurrent, "0"):
         recurrent(torch.rand(2, 3, 3))
+
+
+def test_modes_and_flags_come_back_although_setting_them_fails() -> None:
+    class Stubborn(nn.Module):
+        def train(self, mode: bool = True) -> Stubborn:
+            if not mode:
+                raise RuntimeError("no")
+            return super().train(mode)
+
+    model = nn.Sequential(nn.Linear(2, 2), Stubborn())
+    with pytest.raises(RuntimeError, match="no"), evaluating(model):
+        pytest.fail("the mode was not set")
+    assert model.training and model[0].training
+
+
+def test_frozen_parameters_ask_again_afterwards_and_those_of_inference_mode_are_left_alone() -> None:
+    with torch.inference_mode():
+        made = nn.Linear(2, 2)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False), made)
+    with suppress(KeyError), frozen(model):
+        assert not any(parameter.requires_grad for parameter in model[:2].parameters())
+        raise KeyError
+    assert [layer.weight.requires_grad for layer in model] == [True, False, True]

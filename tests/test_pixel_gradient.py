@@ -107,13 +107,25 @@ def test_trainable_weights_still_get_their_gradient() -> None:
     assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
 
 
-def test_a_gradient_of_the_gradient_is_refused() -> None:
-    layer = frozen(kernel_size=3, stride=2)
-    pixels = uniform(1, 3, 9, 9).requires_grad_()
+def test_the_gradient_of_the_gradient_is_right_too() -> None:
+    layer = frozen(kernel_size=3, stride=2, padding=1)
+
+    def curved(pixels: Tensor) -> Tensor:
+        return layer(pixels).square()
+
     with fast_pixel_gradient():
-        (first,) = torch.autograd.grad(layer(pixels).square().sum(), pixels, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+        assert torch.autograd.gradgradcheck(curved, uniform(1, 3, 6, 5).requires_grad_())
+
+
+def test_the_precision_of_autocast_goes_through() -> None:
+    layer = frozen(kernel_size=3, stride=2).float()
+    pixels = uniform(1, 3, 9, 9).float().requires_grad_()
+    with fast_pixel_gradient(), torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = layer(pixels)
+    (found,) = torch.autograd.grad(answer.sum(), pixels)
+    (wanted,) = torch.autograd.grad(layer(pixels).sum(), pixels)
+    assert answer.dtype == torch.bfloat16 and found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
 
 def test_afterwards_everything_is_as_before(taken: list[tuple[int, ...]]) -> None:
