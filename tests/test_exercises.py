@@ -105,6 +105,97 @@ def test_an_answer_that_needs_a_gradient_passes(exercise: Exercise) -> None:
     assert diagnose(exercise, with_graph).passed
 
 
+# --- answers that are wrong in a way of their own ----------------------------------------------------------------
+
+
+def a_larger_epsilon(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return (images + step_size * gradient / (size + 1e-3)).clamp(0, 1)
+
+
+def dead_below(threshold: float) -> Callable[[Tensor], float]:
+    return lambda maps: (maps.amax(dim=(0, 2, 3)) < threshold).float().mean().item()
+
+
+def dead_on(pictures: list[int] | slice) -> Callable[[Tensor], float]:
+    return lambda maps: (maps[pictures].amax(dim=(0, 2, 3)) <= 0).float().mean().item()
+
+
+def patch_of(change: Callable[[Tensor, int], tuple[Tensor, int]]) -> Callable[..., Tensor]:
+    def answer(images: Tensor, maps: Tensor, channel: int, field: tuple[int, int, int]) -> Tensor:
+        return all_exercises()["most_exciting_patch"].reference(images, *change(maps, channel), field)
+
+    return answer
+
+
+def blur_reaching(reach: Callable[[float], int]) -> Callable[[Tensor, float], Tensor]:
+    def answer(images: Tensor, sigma: float) -> Tensor:
+        radius = reach(sigma)
+        weights = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * sigma**2))
+        filters = (weights / weights.sum()).expand(images.shape[1], 1, 1, -1)
+        images = nn.functional.pad(images, (radius,) * 4, mode="reflect")
+        across = nn.functional.conv2d(images, filters, groups=len(filters))
+        return nn.functional.conv2d(across, filters.transpose(2, 3), groups=len(filters))
+
+    return answer
+
+
+WRONG: dict[str, tuple[str, Callable[..., Any]]] = {
+    "1e-3 beside the size of a gradient": ("normalized_step", a_larger_epsilon),
+    "little in all is dead": ("dead_fraction", lambda maps: (maps.sum(dim=(0, 2, 3)) < 0.01).float().mean().item()),
+    "alive on the second picture": ("dead_fraction", dead_on([1])),
+    "alive on the first two pictures": ("dead_fraction", dead_on([0, 1])),
+    "alive on all pictures but the first": ("dead_fraction", dead_on(slice(1, None))),
+    "alive on all pictures but the last": ("dead_fraction", dead_on(slice(-1))),
+    "the channel's share": ("most_exciting_patch", patch_of(lambda maps, channel: (maps.softmax(dim=1), channel))),
+    "always the last channel": ("most_exciting_patch", patch_of(lambda maps, channel: (maps, -1))),
+    "always the last channel but one": ("most_exciting_patch", patch_of(lambda maps, channel: (maps, -2))),
+    "always the first channel": ("most_exciting_patch", patch_of(lambda maps, channel: (maps, 0))),
+    "always the second channel": ("most_exciting_patch", patch_of(lambda maps, channel: (maps, 1))),
+    "one more than whole": ("gaussian_blur", blur_reaching(lambda sigma: int(3 * sigma) + 1)),
+    "rounded, not up": ("gaussian_blur", blur_reaching(lambda sigma: int(3 * sigma + 0.5))),
+    "cut, not rounded": ("gaussian_blur", blur_reaching(lambda sigma: int(3 * sigma))),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_an_answer_that_is_wrong_in_a_way_of_its_own_neither_passes_nor_is_told_another_mistake(kind: str) -> None:
+    name, answer = WRONG[kind]
+    assert diagnose(all_exercises()[name], answer).rung in ("values", "shape")
+
+
+def test_the_blur_of_these_tests_is_right_where_it_reaches_as_far_as_it_should() -> None:
+    assert diagnose(all_exercises()["gaussian_blur"], blur_reaching(lambda sigma: math.ceil(3 * sigma))).passed
+
+
+@pytest.mark.parametrize("threshold", [1e-8, 1e-6, 1e-3, 5e-3, 0.1])
+def test_faint_is_not_dead(threshold: float) -> None:
+    assert "*nearly* never on" in diagnose(all_exercises()["dead_fraction"], dead_below(threshold)).words
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-6, 1e-7, 1e-8, 1e-12])
+def test_where_a_tiny_number_keeps_a_step_from_dividing_by_zero_does_not_matter(epsilon: float) -> None:
+    def step(root: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        def answer(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+            mean_square = gradient.square().mean(dim=(1, 2, 3), keepdim=True)
+            return (images + step_size * gradient / root(mean_square)).clamp(0, 1)
+
+        return answer
+
+    exercise = all_exercises()["normalized_step"]
+    assert diagnose(exercise, step(lambda square: square.sqrt() + epsilon)).passed
+    assert diagnose(exercise, step(lambda square: (square + epsilon).sqrt())).passed
+    assert diagnose(exercise, step(lambda square: square.sqrt().clamp(min=epsilon))).passed
+
+
+@pytest.mark.skipif(not hasattr(nn.functional, "rms_norm"), reason="PyTorch has rms_norm since 2.4")
+def test_a_step_by_rms_norm_passes() -> None:
+    def answer(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        return (images + step_size * nn.functional.rms_norm(gradient, gradient.shape[1:])).clamp(0, 1)
+
+    assert diagnose(all_exercises()["normalized_step"], answer).passed
+
+
 # --- junk: whatever comes, words and no exception ----------------------------------------------------------------
 
 BOX = all_exercises()["to_pictures"]
@@ -534,6 +625,64 @@ def test_a_generator_is_handed_over_afresh_and_may_be_used() -> None:
     assert not diagnose(exercise, lambda g: torch.rand(3)).passed
 
 
+def ask_and_forget(images: Tensor) -> None:
+    images.requires_grad_()
+
+
+def ask_and_add_up(images: Tensor) -> None:
+    images.requires_grad_().sum().backward()
+    images.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["capture", "pixel_gradient", "robust_gradient", "class_gradient"])
+@pytest.mark.parametrize(("mark", "words"), [(ask_and_forget, "`requires_grad`"), (ask_and_add_up, "`.grad`")])
+def test_pictures_that_are_left_with_a_mark_are_told(name: str, mark: Callable[[Tensor], None], words: str) -> None:
+    exercise = all_exercises()[name]
+
+    def careless(*arguments: Any) -> Tensor:
+        answer = exercise.reference(*arguments)
+        mark(next(argument for argument in arguments if isinstance(argument, Tensor)))
+        return answer
+
+    found = diagnose(exercise, careless)
+    assert found.rung == "input"
+    assert "the numbers are right, but your function has left" in found.words
+    assert words in found.words
+
+
+def test_a_tensor_that_asked_before_may_ask_on() -> None:
+    asking = torch.ones(3, requires_grad=True)
+    assert diagnose(small(lambda x: x.detach() * 2, asking), lambda x: x * 2).passed
+    found = diagnose(small(lambda x: x.detach() * 2, asking), lambda x: x.requires_grad_(False) * 2)
+    assert found.rung == "input"
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("exercise", ALL, ids=named)
+def test_in_a_cell_without_gradients_answers_are_told_the_same(exercise: Exercise, mode: Callable[[], Any]) -> None:
+    with mode():
+        inference = torch.is_inference_mode_enabled()
+        assert [diagnose(exercise, answer) for answer in (exercise.reference, *exercise.alternatives)] == [
+            Verdict("passed", "")
+        ] * (1 + len(exercise.alternatives))
+        for mistake in exercise.mistakes[:2] + exercise.mistakes[-2:]:
+            assert diagnose(exercise, mistake.answer).words == mistake.words
+        assert torch.is_inference_mode_enabled() == inference
+        assert not torch.is_grad_enabled()
+
+
+def test_where_the_right_answer_itself_stops_no_mistake_is_named() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise RuntimeError("nothing works here")
+
+    exercise = small(broken, torch.ones(3), mistakes=(Mistake(broken, "A false word."),))
+    for answer in (broken, lambda x: x):
+        found = diagnose(exercise, answer)
+        assert found.rung == "error"
+        assert "could not be checked" in found.words
+    assert diagnose(exercise, stub).rung == "not attempted"
+
+
 # --- the time limit ----------------------------------------------------------------------------------------------
 
 
@@ -586,6 +735,44 @@ def test_an_alarm_that_comes_while_cleaning_up_does_not_set_the_clock_again(monk
     _, interval = signal.getitimer(signal.ITIMER_REAL)
     assert interval == 0
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no alarm")
+def test_alarms_that_come_faster_than_they_are_dealt_with_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = attempts._in_the_function
+
+    def slow(*arguments: Any) -> bool:
+        signal.raise_signal(signal.SIGALRM)  # the next one, before this one is done
+        return real(*arguments)
+
+    monkeypatch.setattr(attempts, "_in_the_function", slow)
+    assert diagnose(BOX, endless, 0.2).rung == "time"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no alarm")
+def test_the_last_alarm_does_not_ring_for_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    rang: list[int] = []
+    late: list[threading.Timer] = []
+    real = signal.setitimer
+
+    def set_alarm(which: int, seconds: float, interval: float = 0.0) -> Any:
+        if seconds == 0:  # no more alarms; but one is on its way
+            late.append(threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGALRM)))
+            late[-1].start()
+        return real(which, seconds, interval)
+
+    old = signal.signal(signal.SIGALRM, lambda *a: rang.append(1))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "setitimer", set_alarm)
+            with pytest.raises(OutOfTime), attempts._by_signal(0.05):
+                endless(torch.zeros(1))
+        assert len(late) == 1
+        late[0].join()
+        time.sleep(0.05)
+        assert rang == []
+    finally:
+        signal.signal(signal.SIGALRM, old)
 
 
 def test_a_stop_does_not_arrive_after_the_function_has_ended() -> None:
@@ -682,6 +869,16 @@ def test_a_figure_is_drawn_without_changing_what_the_notebook_holds() -> None:
     check(BOX.name, lambda f: f.clamp_(0, 1), draw=lambda f: drawn.append(f(mine)))
     assert torch.equal(drawn[0], mine.clamp(0, 1))
     assert mine.min() == -2
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_figure_of_gradients_is_drawn_in_a_cell_without(mode: Callable[[], Any]) -> None:
+    gradient = all_exercises()["pixel_gradient"]
+    drawn: list[Tensor] = []
+    with mode():
+        network, images = nn.Conv2d(3, 2, 3), torch.rand(1, 3, 5, 5)
+        check(gradient.name, gradient.reference, draw=lambda f: drawn.append(f(network, images, 1)))
+    assert drawn[0].shape == images.shape
 
 
 def test_hints_come_one_at_a_time_and_are_remembered(capsys: pytest.CaptureFixture[str]) -> None:

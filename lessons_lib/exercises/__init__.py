@@ -13,6 +13,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from . import record as _record
 from .attempt import OutOfTime, copies, limit
 from .diagnosis import diagnose as diagnose
@@ -110,7 +112,8 @@ def _find(name: Any) -> Exercise | None:
 
 def _draw(draw: Callable[[Callable[..., Any]], Any], answer: Callable[..., Any], strict: bool) -> None:
     try:
-        with limit(_DRAWING_SECONDS):
+        # In the usual modes, as in the check: an answer that takes a gradient could not be drawn in inference mode.
+        with limit(_DRAWING_SECONDS), torch.inference_mode(False), torch.enable_grad():
             # Copies: what works in place would change the notebook's own tensors.
             figure = draw(lambda *arguments: answer(*copies(arguments)))
         if figure is not None:

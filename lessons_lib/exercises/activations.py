@@ -195,20 +195,23 @@ _CAPTURE = Exercise(
 
 def _maps() -> dict[str, tuple[Tensor]]:
     random = torch.Generator().manual_seed(1)
-    maps = torch.randn(4, 10, 5, 6, generator=random)
+    maps = torch.randn(4, 20, 4, 5, generator=random)
     maps[:, [2, 7, 9]] = -maps[:, [2, 7, 9]].abs() - 0.1
-    maps[:3, 4] = -1.0  # alive on the last picture alone
-    maps[1:, 5] = -0.5  # on the first alone
+    # Alive on a single picture: 1 channel on the first, then 2, 4 and 8, so that the number of channels that are dead
+    # on some of the pictures says which pictures these are.
+    for picture, channels in enumerate(([5], [4, 6], [8, 10, 11, 12], [3, 13, 14, 15, 16, 17, 18, 19])):
+        for other in {0, 1, 2, 3} - {picture}:
+            maps[other, channels] = -0.5
     maps[0] *= 3
     rare = torch.zeros(3, 8, 4, 4)
-    rare[2, 6, 3, 3] = 0.01  # alive at a single place of a single picture
+    rare[2, 6, 3, 3] = 1e-9  # alive at a single place of a single picture, and however faint, above 0
     rare[0, 1, 0, 2] = 4.0
     rare[:, 3] = 1.0
     return {
         "maps from before the ReLU, some below 0 everywhere": (maps,),
         "maps past the ReLU": (maps.relu(),),
         "channels that answer at a single place": (rare,),
-        "a layer without a dead channel": (maps[:, [0, 1, 3]].relu(),),
+        "a layer without a dead channel": (maps[:, [0, 1]].relu(),),
     }
 
 
@@ -247,6 +250,14 @@ def _dead_in_one_picture_at_least(maps: Tensor) -> float:
 
 def _dead_in_the_first_picture(maps: Tensor) -> float:
     return (maps[0].amax(dim=(1, 2)) <= 0).float().mean().item()
+
+
+def _dead_in_the_last_picture(maps: Tensor) -> float:
+    return _dead_in_the_first_picture(maps.flip(0))
+
+
+def _faint_for_dead(maps: Tensor) -> float:
+    return (maps.amax(dim=(0, 2, 3)) < 1e-4).float().mean().item()
 
 
 def _dead_places(maps: Tensor) -> float:
@@ -305,6 +316,16 @@ _DEAD = Exercise(
         Mistake(
             _dead_in_the_first_picture,
             "You look at the first picture alone. The others count too.",
+        ),
+        Mistake(
+            _dead_in_the_last_picture,
+            "You look at the last picture alone. The others count too: does each turn of a loop overwrite the one "
+            "before?",
+        ),
+        Mistake(
+            _faint_for_dead,
+            "You call a channel dead if it is *nearly* never on. However faint an answer is, above 0 is alive: "
+            "compare with 0 itself.",
         ),
         Mistake(
             _dead_places,
@@ -528,25 +549,38 @@ def _pictures_and_maps() -> dict[str, tuple[Tensor, Tensor, int, Field]]:
     random = torch.Generator().manual_seed(2)
 
     def case(
-        shape: tuple[int, int, int], map_shape: tuple[int, int, int], peak: tuple[int, int, int], field: Field
+        shape: tuple[int, int, int],
+        map_shape: tuple[int, int, int],
+        channel: int,
+        peak: tuple[int, int, int],
+        lowest: float,
+        field: Field,
     ) -> tuple[Tensor, Tensor, int, Field]:
         count, height, width = shape
         images = torch.rand(count, 3, height, width, generator=random)
         maps = torch.rand(count, *map_shape, generator=random)
-        channel = map_shape[0] - 2
         number, row, column = peak
+        other, third = (number + 1) % count, (number + 2) % count
+        neighbour = (channel + 1) % map_shape[0]
+        away = [c for c in range(map_shape[0]) if c != channel]
+        maps[:, channel, 1, 1] = 2.4  # in every picture: the strongest place if they are added up
+        maps[other, channel] += 0.4  # more on average, and nowhere as much
+        maps[third, channel, 1, 1] = 2.9
+        maps[number, channel, -1, -1] = lowest
         maps[number, channel, row, column] = 3.0
-        other = (number + 1) % count
-        maps[other, channel] += 0.45  # more on average, and nowhere as much
-        maps[other, channel + 1, -1, 0] = 5.0  # another channel
-        maps[number, 0, 0, -1] = 4.0
+        # The other channels: one is stronger at the same place, so that the channel's share is larger elsewhere; one
+        # has the largest number of all; and all of them together are strongest at yet another place.
+        maps[number, neighbour, row, column] = 4.0
+        maps[[other, third], :, 1, 1] = maps[[other, third], :, 1, 1].clamp(min=1.5)
+        maps[other, neighbour, -1, 0] = 5.0
+        maps[number, away, 2, 1] = 4.5
         return images, maps, channel, field
 
     return {
-        "a field inside the picture": case((3, 12, 14), (4, 4, 5), (1, 2, 3), (5, 2, 0)),
-        "a field that begins before the picture": case((3, 12, 12), (3, 6, 6), (2, 0, 3), (7, 2, -3)),
-        "a field that ends behind the picture": case((4, 10, 13), (5, 5, 7), (2, 3, 6), (6, 2, -2)),
-        "a field at a corner": case((2, 9, 9), (3, 3, 3), (1, 0, 0), (5, 3, -1)),
+        "a field inside the picture": case((3, 12, 14), (4, 4, 5), 1, (1, 2, 3), -6.0, (5, 2, 0)),
+        "a field that begins before the picture": case((3, 12, 12), (3, 6, 6), 0, (2, 0, 3), -2.0, (7, 2, -3)),
+        "a field that ends behind the picture": case((4, 10, 13), (5, 5, 7), 3, (2, 3, 6), -6.0, (6, 2, -2)),
+        "a field at a corner": case((2, 9, 9), (3, 3, 3), 2, (1, 0, 0), -2.0, (5, 3, -1)),
     }
 
 
@@ -597,6 +631,21 @@ def _negative_slice(images: Tensor, maps: Tensor, channel: int, field: Field) ->
 def _any_channel(images: Tensor, maps: Tensor, channel: int, field: Field) -> Tensor:
     size, stride, start = field
     number, _, row, column = _strongest_place(maps)
+    return _inside(images, number, start + stride * row, start + stride * column, size)
+
+
+def _channels_averaged(images: Tensor, maps: Tensor, channel: int, field: Field) -> Tensor:
+    return _patch(images, maps.mean(dim=1, keepdim=True), 0, field)
+
+
+def _strongest_either_way(images: Tensor, maps: Tensor, channel: int, field: Field) -> Tensor:
+    return _patch(images, maps.abs(), channel, field)
+
+
+def _place_of_the_sum(images: Tensor, maps: Tensor, channel: int, field: Field) -> Tensor:
+    size, stride, start = field
+    row, column = _strongest_place(maps[:, channel].sum(dim=0))
+    number = int(maps[:, channel, row, column].argmax())
     return _inside(images, number, start + stride * row, start + stride * column, size)
 
 
@@ -673,6 +722,20 @@ _PATCH = Exercise(
         Mistake(
             _any_channel,
             "You look for the largest number in all channels. One channel is asked for: `maps[:, channel]`.",
+        ),
+        Mistake(
+            _channels_averaged,
+            "You add the channels up, or take their mean, before you look for the place. One channel is asked for: "
+            "`maps[:, channel]`.",
+        ),
+        Mistake(
+            _strongest_either_way,
+            "You take absolute values: then a number far *below* 0 wins, and that is what excites the channel least.",
+        ),
+        Mistake(
+            _place_of_the_sum,
+            "You add the pictures up, or take their mean, before you look for the place. What excites the channel a "
+            "little in all of them wins then. Wanted is the single strongest place of all pictures.",
         ),
         Mistake(
             _strongest_on_average,

@@ -30,7 +30,10 @@ _PRINTED = 2000  # characters of what a function prints that are kept
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case: an answer, or the error and the line of code where it arose."""
+    """What came of one case: an answer, or the error and the line of code where it arose.
+
+    `changed` ends the sentence "Your function ..." with what it left changed, and is empty where all is as it was.
+    """
 
     answer: Any = None
     error: BaseException | None = None
@@ -94,8 +97,8 @@ def _one_case(
                 answer.close()  # or Python would warn, at any time later, that nobody awaited it
     except BaseException as error:  # also SystemExit and OutOfTime: whatever it is, the student is told in words
         return Outcome(error=error, line=_line(error))
-    changed = [_describe(g) for a, g in zip(arguments, given, strict=True) if not _same(a, g)]
-    return Outcome(answer=answer, changed=changed[0] if changed else "")
+    changed = (_change(before, after) for before, after in zip(arguments, given, strict=True))
+    return Outcome(answer=answer, changed=next(filter(None, changed), ""))
 
 
 def copies(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -131,8 +134,33 @@ def _settings_kept() -> Iterator[None]:
                 put(value)
 
 
+def _change(before: Any, after: Any) -> str:
+    """What a function did to an argument, in words; nothing where it is after the call what it was before."""
+    if not _same(before, after):
+        return (
+            f"has changed {_describe(after)} that it was given. "
+            "Whoever calls it would lose it: work on a copy, not in place."
+        )
+    if isinstance(before, Tensor) and before.requires_grad != after.requires_grad:
+        return (
+            f"has left a mark on {_describe(after)} that it was given: whether that asks for a gradient "
+            "(`requires_grad`) is no longer as it was. Whoever calls it goes on with the same tensor, and did not "
+            "want that: let a copy ask."
+        )
+    if isinstance(before, Tensor) and _holds_gradient(before) != _holds_gradient(after):
+        return (
+            f"has left a gradient (`.grad`) in {_describe(after)} that it was given, and the next `.backward()` would "
+            "add to it. Let a copy ask for the gradient."
+        )
+    return ""
+
+
+def _holds_gradient(tensor: Tensor) -> bool:
+    return tensor.is_leaf and tensor.grad is not None  # to look at the `grad` of another than a leaf is warned about
+
+
 def _same(before: Any, after: Any) -> bool:
-    """Whether an argument is after the call what it was before."""
+    """Whether an argument holds after the call what it held before."""
     if isinstance(before, Tensor):
         return after.shape == before.shape and torch.equal(after.detach(), before.detach())
     if isinstance(before, nn.Module):
@@ -193,16 +221,22 @@ def limit(seconds: float, running: _Running | None = None) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None]:
-    stops, over = 0, False
+    stops, over, busy = 0, False, False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stops
-        if over or not _in_the_function(frame, running):
+        nonlocal stops, busy
+        if over or busy:  # alarms may come faster than they are dealt with, and would pile up one inside the other
             return
-        stops += 1
-        # Where a bare `except:` swallows the stop, stop sooner and sooner, until one arrives inside that `except` too.
-        interval = max(_REPEAT / 2**stops, 2e-5)
-        signal.setitimer(signal.ITIMER_REAL, interval, interval)
+        busy = True
+        try:
+            if not _in_the_function(frame, running):
+                return
+            stops += 1
+            # Where a bare `except:` swallows the stop, stop sooner and sooner, until one arrives inside that `except`.
+            interval = max(_REPEAT / 2**stops, 2e-5)
+            signal.setitimer(signal.ITIMER_REAL, interval, interval)
+        finally:
+            busy = False
         raise OutOfTime
 
     start = time.monotonic()
@@ -213,6 +247,10 @@ def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None
     finally:
         over = True  # an alarm that is on its way would interrupt `signal.signal` below, and set the clock again
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if stops:
+            # The last alarm may be on its way through another thread, and would ring for the handler that was there
+            # before; and if there was none, that would end the process.
+            time.sleep(0.05)
         signal.signal(signal.SIGALRM, old_handler)
         if old_rest:  # somebody else's alarm, a test's for instance, goes on where it was
             signal.setitimer(signal.ITIMER_REAL, max(old_rest - (time.monotonic() - start), 0.001), old_interval)

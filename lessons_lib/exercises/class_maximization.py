@@ -312,9 +312,18 @@ def _pictures_and_sigmas() -> dict[str, tuple[Tensor, float]]:
     random = torch.Generator().manual_seed(3)
     return {
         "two colour pictures, sigma 1.5": (torch.rand(2, 3, 9, 11, generator=random), 1.5),
-        "one grey picture, sigma 0.5": (torch.rand(1, 1, 7, 6, generator=random), 0.5),
+        "one picture, sigma 0.5": (torch.rand(1, 3, 7, 6, generator=random), 0.5),
         "an even grey": (torch.full((1, 3, 8, 7), 0.5), 0.8),
+        # The reach by another rule, `int(3 * sigma) + 1` or rounded, is the same above; bright spots show the ends.
+        "bright spots, sigma 2": (_spots(random, 9, 8), 2.0),
+        "bright spots, sigma 1.4": (_spots(random, 7, 8), 1.4),
     }
+
+
+def _spots(random: torch.Generator, height: int, width: int) -> Tensor:
+    images = torch.zeros(1, 3, height, width)
+    images[0, [0, 1, 2], [2, 4, 5], [3, 5, 1]] = 0.5 + 0.5 * torch.rand(3, generator=random)
+    return images
 
 
 def _gauss(sigma: float, radius: int) -> Tensor:
@@ -639,6 +648,7 @@ def _maps_and_weights() -> dict[str, tuple[Tensor, Tensor, Tensor, int]]:
         "two pictures, as many classes as channels": (normal(2, 5, 3, 4).relu(), normal(5, 5), normal(5), 2),
         "more classes than channels, and maps with negative numbers": (normal(3, 4, 2, 3), normal(6, 4), normal(6), 0),
         "maps of a single place": (normal(2, 3, 1, 1).relu(), normal(3, 3), normal(3), 1),
+        "a single picture": (normal(1, 4, 3, 2), normal(5, 4), normal(5), 3),
     }
 
 
@@ -754,6 +764,10 @@ def _pictures_averaged(maps: Tensor, weights: Tensor, bias: Tensor, target: int)
     return _votes(maps, weights, bias, target).mean(dim=0)
 
 
+def _batch_squeezed_away(maps: Tensor, weights: Tensor, bias: Tensor, target: int) -> Tensor:
+    return weights[target] * functional.adaptive_avg_pool2d(maps, 1).squeeze()
+
+
 def _all_classes_voted(maps: Tensor, weights: Tensor, bias: Tensor, target: int) -> Tensor:
     return weights.sum(dim=0) * maps.mean(dim=(2, 3))
 
@@ -864,6 +878,11 @@ _VOTES = Exercise(
         Mistake(
             _pictures_averaged,
             "You take the mean over the pictures. Each picture has its own votes.",
+        ),
+        Mistake(
+            _batch_squeezed_away,
+            "Right, but `squeeze()` takes away every dimension of size 1, and for a single picture the batch is one. "
+            "Name the dimensions that are to go.",
         ),
         Mistake(
             _shapes_left_alone,

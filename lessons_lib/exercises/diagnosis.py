@@ -24,7 +24,9 @@ _MOST = 10_000_000  # numbers; no case wants nearly as many
 def diagnose(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
     """The verdict on a student's `answer`, a function. Never raises, whatever the answer is or does."""
     try:
-        with torch.device("cpu"):  # whatever the notebook's default is: the cases are small, and the same for everybody
+        # Whatever the notebook's defaults are: the cases are small, and the same for everybody. Tensors made in
+        # inference mode can never ask for a gradient: all answers to an exercise that needs one would fail alike.
+        with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
             return _diagnose(exercise, answer, seconds)
     except (Exception, SystemExit) as error:
         # An object that lies about itself (its shape, its comparison) can get this far.
@@ -43,11 +45,15 @@ def _diagnose(exercise: Exercise, answer: Any, seconds: float) -> Verdict:
     outcomes, printed = attempt(answer, cases, seconds)
     if any(_is_stub(outcome.error) for outcome in outcomes.values()):
         return Verdict("not attempted", exercise.prompt)
-    wanted = {about: outcome.answer for about, outcome in attempt(exercise.reference, cases)[0].items()}
     for about, outcome in outcomes.items():
         if isinstance(outcome.error, OutOfTime):
             words = f"Stopped after {seconds:g} seconds, at work on {about}. Is there a loop that never ends?"
             return Verdict("time", words, printed)
+    right, _ = attempt(exercise.reference, cases)
+    for outcome in right.values():
+        if outcome.error is not None:  # then every answer may raise the same, also a mistake: nothing can be told apart
+            return Verdict("error", _no_reference_words(outcome.error), printed)
+    wanted = {about: outcome.answer for about, outcome in right.items()}
 
     rung, words = _ladder(exercise, outcomes, wanted)
     if rung != "passed":
@@ -156,10 +162,7 @@ def _ladder(exercise: Exercise, outcomes: Mapping[str, Outcome], wanted: Mapping
         return _values_words(exercise, numbers_of, wrong)
     for about, outcome in outcomes.items():
         if outcome.changed:
-            return "input", (
-                f"For {about}: the numbers are right, but your function has changed {outcome.changed} "
-                "that it was given. Whoever calls it would lose it: work on a copy, not in place."
-            )
+            return "input", f"For {about}: the numbers are right, but your function {outcome.changed}"
     return "passed", ""
 
 
@@ -173,6 +176,14 @@ def _error_words(about: str, outcome: Outcome) -> str:
     words = f"For {about}: your function stops with {type(error).__name__}"
     words += f": {text[:300]}" if text else ""
     return words + (f"\nIn the line `{outcome.line[:200]}`" if outcome.line else "")
+
+
+def _no_reference_words(error: BaseException) -> str:
+    return (
+        f"Your answer could not be checked: the right answer itself stops here with {type(error).__name__}. Something "
+        "in this notebook has changed what PyTorch does. Restart the kernel, run the chapter up to here, and check "
+        "again."
+    )
 
 
 def _type_words(got: Any, wanted: Any) -> str:

@@ -274,7 +274,8 @@ def _images_and_gradients() -> dict[str, tuple[Tensor, Tensor, float]]:
     images = torch.rand(4, 3, 5, 6, generator=random)
     gradient = torch.randn(4, 3, 5, 6, generator=random) + 0.8  # a mean far from 0: a deviation is not a size
     gradient = gradient * torch.tensor([0.3, 1.0, 2.5]).view(3, 1, 1)  # the channels differ, and so do the pictures
-    gradient = gradient * torch.tensor([3e-3, 1.0, 0.03, 40.0]).view(4, 1, 1, 1)
+    # None so faint that a tiny number beside its size, 1e-5 for instance, would count: such answers are right.
+    gradient = gradient * torch.tensor([0.25, 1.0, 0.5, 40.0]).view(4, 1, 1, 1)
     dark = 0.1 * torch.rand(2, 3, 4, 3, generator=random)
     some = torch.randn(2, 3, 4, 3, generator=random)
     some[1] = 0
@@ -308,6 +309,22 @@ def _by_unit_length(images: Tensor, gradient: Tensor, step_size: float) -> Tenso
     direction = functional.normalize(gradient.flatten(1), dim=1)  # of length 1; a gradient of zeros stays zero
     moved = images.flatten(1) + step_size * direction.shape[1] ** 0.5 * direction
     return torch.minimum(torch.maximum(moved, torch.tensor(0.0)), torch.tensor(1.0)).view_as(images)
+
+
+def _beside_a_tiny_number(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    size = torch.sqrt(torch.mean(torch.square(gradient), dim=(1, 2, 3), keepdim=True))
+    return torch.clip(images + step_size * gradient / (size + 1e-5), 0, 1)
+
+
+def _tiny_number_in_the_root(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    # What `functional.rms_norm` computes, which PyTorch has since 2.4.
+    mean_square = gradient.square().mean(dim=(1, 2, 3), keepdim=True)
+    return (images + step_size * gradient * torch.rsqrt(mean_square + torch.finfo(gradient.dtype).eps)).clamp(0, 1)
+
+
+def _beside_a_number_not_so_tiny(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return (images + step_size * gradient / (size + 0.01)).clamp(0, 1)
 
 
 def _one_length_for_all(images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
@@ -411,7 +428,7 @@ _NORMALIZED_STEP = Exercise(
     "in [0, 1]. A gradient of zeros leaves its picture as it is.",
     reference=_normalized_step,
     cases=_images_and_gradients,
-    alternatives=(_step_by_step, _by_unit_length),
+    alternatives=(_step_by_step, _by_unit_length, _beside_a_tiny_number, _tiny_number_in_the_root),
     bounds=(0.0, 1.0),
     mistakes=(
         Mistake(
@@ -477,6 +494,11 @@ _NORMALIZED_STEP = Exercise(
             _zero_by_zero,
             "Right, but for a gradient of zeros you divide 0 by 0, which gives NaN, and the picture is lost. Leave it "
             "as it is.",
+        ),
+        Mistake(
+            _beside_a_number_not_so_tiny,
+            "Right, but 0.01 is not small beside a faint gradient, whose step comes out too short. What is there to "
+            "keep you from dividing by 0 has to be much smaller.",
         ),
         Mistake(
             _each_channel,
