@@ -11,12 +11,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from lessons_lib import shapes
 from lessons_lib.hooks import Capture
+from lessons_lib.pixel_gradient import fast_pixel_gradient
 from lessons_lib.specimens import load_specimen
 
 ROUNDS = 15
@@ -88,6 +90,11 @@ def main() -> None:
         unfrozen.zero_grad()
         unfrozen(images)[:, target].sum().backward()
 
+    def of_pixels(way: AbstractContextManager[Any]) -> None:
+        pixels = images.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+        with way:
+            torch.autograd.grad(model(pixels)[:, target].sum(), pixels)
+
     trainable = specimen.trainable()
     report("one activation, Capture(stop=True) : whole forward pass", capture_one, plain)
     report("one activation, Capture(stop=True) : torchvision's feature extractor", capture_one, extract)
@@ -103,6 +110,12 @@ def main() -> None:
         lambda: layer_gradient.attribute(images, target=target),
     )
     report("gradient at one layer, Capture : backward through every parameter", gradient, everything)
+
+    report(
+        "gradient of the pixels, fast_pixel_gradient : PyTorch's own",
+        lambda: of_pixels(fast_pixel_gradient()),
+        lambda: of_pixels(nullcontext()),
+    )
 
     print("\nThe generator of shapes, one thread:")
     threads = torch.get_num_threads()
