@@ -139,11 +139,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Within the `with`, every module of `model` is in evaluation mode; afterwards each is in the mode it had."""
     modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
+        if any(modes.values()):
+            model.eval()
         yield
     finally:
         for module, training in modes.items():
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 @contextmanager
@@ -177,12 +179,12 @@ def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tenso
     A forward pass that stops behind the first run cannot see the others. Looks, with the first of `images`
     (N, C, H, W), at what is likely to be used again, layers without weights and those that have two names; and once.
     """
-    registered = Counter(module for _, module in model.named_modules(remove_duplicate=False))
-    unknown = {
-        layer: 0
-        for layer in layers
-        if layer not in _RUN_ONCE and (registered[layer] > 1 or next(layer.parameters(), None) is None)
-    }
+    unknown = {layer: 0 for layer in layers if layer not in _RUN_ONCE}
+    if unknown:
+        registered = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+        weightless = {layer for layer in unknown if next(layer.parameters(), None) is None}
+        _RUN_ONCE.update(layer for layer in unknown if registered[layer] == 1 and layer not in weightless)
+        unknown = {layer: 0 for layer in unknown if layer not in _RUN_ONCE}
     if not unknown:
         return
 
@@ -208,8 +210,10 @@ def check_model(model: Any) -> None:
 
 def named_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """The modules of `model` that `layers` means, by name; TypeError or ValueError where one is not in it."""
+    if isinstance(layers, str):
+        return {layers: _submodule(model, layers)}
     names = {module: name for name, module in model.named_modules()}
-    if isinstance(layers, nn.Module | str):
+    if isinstance(layers, nn.Module):
         layers = [layers]
     chosen: dict[str, nn.Module] = {}
     if isinstance(layers, Mapping):
@@ -219,10 +223,7 @@ def named_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
             raise TypeError(f"layers must be modules of the model or their names, not {type(layers).__name__}")
         for layer in layers:
             if isinstance(layer, str):
-                try:
-                    chosen[layer] = model.get_submodule(layer)
-                except AttributeError:
-                    raise ValueError(f"layers: the model has no module named {layer!r}") from None
+                chosen[layer] = _submodule(model, layer)
             elif isinstance(layer, nn.Module):
                 chosen[names.get(layer) or type(layer).__name__] = layer
             else:
@@ -235,3 +236,10 @@ def named_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         if layer not in names:
             raise ValueError(f"layers: {type(layer).__name__} is not a module of this model")
     return chosen
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ValueError(f"layers: the model has no module named {name!r}") from None

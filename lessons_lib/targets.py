@@ -1,0 +1,149 @@
+"""What is explained: the score of a class for each picture, or any function of the logits.
+
+Scores are logits. After a softmax, a class that is nearly certain has hardly any gradient left, and what raises it is
+mixed with what lowers its rivals (Simonyan et al., 2014).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_whole_number
+from .hooks import check_model, evaluating, frozen
+from .pixel_gradient import fast_pixel_gradient
+
+Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+"""None for the class each picture is read as, a class, one for each picture, or a function of the logits.
+
+The function is handed logits (M, K) of any number of pictures and answers with M scores, each from its own row.
+"""
+
+
+def check_target(target: Any, count: int) -> None:
+    """TypeError or ValueError unless `target` could be one for `count` pictures: all that shows without logits."""
+    if target is None or (callable(target) and not isinstance(target, Tensor | type)):
+        return
+    if isinstance(target, Integral) and not isinstance(target, bool):
+        check_whole_number("target", target)
+        return
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        for number in target:
+            check_whole_number("target", number)
+        target = torch.tensor(target, dtype=torch.long)
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target must be a class, one class for each picture, or a function of the logits, "
+            f"not {type(target).__name__}"
+        )
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"target must hold the numbers of classes, not {target.dtype}")
+    if target.shape not in ((), (count,)):
+        raise ValueError(f"target must hold one class for each of {count} pictures, not {tuple(target.shape)}")
+    if target.numel() and target.min() < 0:
+        raise ValueError(f"target must be 0 or more, not {int(target.min())}")
+
+
+def settled(target: Target, logits: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
+    """The target of each of the pictures that have `logits` (N, K): classes (N,), or the function as it is.
+
+    Raises ValueError for a class that the network does not have, or what are no logits.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model must put out logits of the shape (N, classes), not {came}")
+    if target is None:
+        return logits.argmax(dim=1)
+    if callable(target) and not isinstance(target, Tensor):
+        return target
+    classes = torch.as_tensor(target, dtype=torch.long, device=logits.device).expand(len(logits))
+    if classes.numel() and int(classes.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"target {int(classes.max())} is out of range: this network has {logits.shape[1]} classes "
+            f"(0 to {logits.shape[1] - 1})"
+        )
+    return classes
+
+
+def scores_of(logits: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+    """The scores (M,) of a settled target, from logits (M, K). ValueError where a function gives something else."""
+    if isinstance(target, Tensor):
+        return logits.gather(1, target[:, None])[:, 0]
+    scores = target(logits)
+    if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
+        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"target must give one score for each of {len(logits)} rows of logits, not {came}")
+    return scores
+
+
+def repeated(target: Tensor | Callable[[Tensor], Tensor], times: int) -> Tensor | Callable[[Tensor], Tensor]:
+    """A settled target for pictures of which each stands `times` times in a row."""
+    return target.repeat_interleave(times) if isinstance(target, Tensor) else target
+
+
+def check_images(images: Any) -> None:
+    """TypeError or ValueError unless `images` are pictures (N, C, H, W) of finite numbers."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor (N, C, H, W), not {type(images).__name__}")
+    if images.ndim != 4 or images.numel() == 0:
+        more = ": write images[None] for a single one" if images.ndim == 3 else ""
+        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}{more}")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point, not {images.dtype}")
+    if not images.isfinite().all():
+        raise ValueError("images must be finite: these hold NaN or infinity")
+
+
+@contextmanager
+def explaining(model: nn.Module, images: Tensor, target: Target) -> Iterator[None]:
+    """Within the `with`, `model` answers as it does at work and only pictures ask for gradients; all is undone behind.
+
+    Raises TypeError or ValueError first, for what is no model, no pictures (N, C, H, W) or no target.
+    """
+    check_model(model)
+    check_images(images)
+    check_target(target, len(images))
+    # Made under torch.inference_mode, a tensor could never have a gradient: pictures are copied inside.
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), frozen(model):
+        yield
+
+
+# Pictures that go through together are quicker up to a point: on a CPU a few of ImageNet's size, hundreds of CIFAR's.
+_PIXELS_WITH_GRAPH, _PIXELS_WITHOUT = 8 * 224 * 224, 16 * 224 * 224
+
+
+def at_once(size: Sequence[int], *, graph: bool = False) -> int:
+    """How many pictures of `size` (H, W) to ask a model about at once, with the graph for a gradient or without."""
+    return max((_PIXELS_WITH_GRAPH if graph else _PIXELS_WITHOUT) // (size[0] * size[1]), 1)
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """A copy of pictures (N, C, H, W) with the numbers in that order in memory in which a model is the quickest."""
+    # On a CPU the channels of a pixel side by side, but for one or two pictures.
+    several = images.device.type == "cpu" and _pixels(images) >= 3 * 224 * 224
+    return images.clone(memory_format=torch.channels_last if several else torch.contiguous_format)
+
+
+def quick_gradient(images: Tensor) -> AbstractContextManager[Any]:
+    """Within the `with`, the gradient of so many pictures (N, C, H, W) comes the quickest."""
+    # For less than about one picture of ImageNet's size it costs more than it saves.
+    return fast_pixel_gradient() if _pixels(images) >= 200 * 200 else nullcontext()
+
+
+def _pixels(images: Tensor) -> int:
+    return len(images) * images.shape[2] * images.shape[3]
+
+
+def warn_of_zeros(maps: Tensor, why: str) -> None:
+    """Warn of the pictures whose map (N, ...) is zero everywhere: nothing is shown because there is nothing to show."""
+    empty = (~maps.flatten(1).any(dim=1)).nonzero()[:, 0].tolist()
+    if empty:
+        several = f"maps of pictures {', '.join(map(str, empty))} are"
+        which = f"map of picture {empty[0]} is" if len(empty) == 1 else several
+        warnings.warn(f"the {which} zero everywhere: {why}", stacklevel=3)
