@@ -132,8 +132,8 @@ def score_cam(
         with torch.no_grad():
             with Capture(model, layer) as captured:
                 logits = model(laid_out(seen))
-            target = settled(target, logits)
             activations = _feature_maps(captured)
+            target = settled(target, logits)
             weights = []
             for number, (image, own_maps) in enumerate(zip(seen, activations, strict=True)):
                 own = target[number : number + 1] if isinstance(target, Tensor) else target
@@ -163,9 +163,9 @@ def ablation_cam(
         (module,) = named_layers(model, layer).values()
         with Capture(model, layer, gradients=True) as captured, _LinearBehind(module) as behind:
             logits = model(laid_out(seen))
+        activations = _feature_maps(captured).detach()
         target = settled(target, logits)
         scores = scores_of(logits, target)
-        activations = _feature_maps(captured).detach()
         if behind.linear and isinstance(target, Tensor):
             # Then a map takes with it exactly what its gradient says: no need to try.
             (gradients,) = captured.gradients(scores).values()
@@ -195,11 +195,11 @@ def guided_grad_cam(
         with quick_gradient(pixels), relu_rule(gradient_rule) as relus:
             with Capture(model, layer, gradients=True) as captured:
                 logits = model(laid_out(pixels))
+            activations = _feature_maps(captured).detach()
             scores = scores_of(logits, settled(target, logits)).sum()
             (gradients,) = captured.gradients(scores, retain_graph=True).values()
             relus.rule = guided_rule
             (guided,) = torch.autograd.grad(scores, pixels)
-        activations = _feature_maps(captured).detach()
     if not relus.met:
         raise ValueError("model: no ReLU ran in its forward pass, so there is nothing to guide")
     maps = (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
@@ -243,9 +243,9 @@ def _by_gradient(
     def maps(seen: Tensor, target: Any) -> tuple[Tensor, Any]:
         with Capture(model, layer, gradients=True) as captured:
             logits = model(laid_out(seen))
+        activations = _feature_maps(captured).detach()
         target = settled(target, logits)
         (gradients,) = captured.gradients(scores_of(logits, target)).values()
-        activations = _feature_maps(captured).detach()
         return weigh(activations, gradients) * activations, target
 
     return _finished(maps, _sum_of_channels, model, images, layer, target, _checked_smooth(smooth), raw)

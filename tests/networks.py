@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from lessons_lib.resnet import shapes_network
+
 CLASSES = 10
 # Of each network its last feature maps, and some in between: a whole stage, and inside a branch.
 LAYERS = {
@@ -32,6 +34,8 @@ def network(name: str) -> nn.Module:
         torch.manual_seed(1)
         if name == "in_place":
             model: nn.Module = InPlace()
+        elif name == "shapes":
+            model = shapes_network()
         elif name == "vgg11_bn":
             model = models.vgg11_bn(num_classes=CLASSES, init_weights=False)
             # Its own head has 120 million weights, which no question here is about.
