@@ -220,6 +220,23 @@ def overlay_grid(
     return figure
 
 
+def coloured(maps: Tensor, *, signed: bool, share: float = 0.99) -> Tensor:
+    """Maps (N, H, W) as pictures (N, 3, H, W) in [0, 1], for grids and flipbooks: each on a scale of its own.
+
+    The scale ends where `share` of the map's numbers lie below, by size: a few large ones would leave the rest dark.
+    Raises ValueError as `map_grid` does, and for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], not {share}")
+    colours = SIGNED if signed else matplotlib.colormaps[UNSIGNED]
+    pictures = []
+    for values in (_map(m, signed=signed) for m in maps):
+        top = float(np.quantile(np.abs(values), share)) or float(np.abs(values).max()) or 1.0
+        scaled = (values / top).clip(-1, 1)
+        pictures.append(colours((scaled + 1) / 2 if signed else scaled)[..., :3])
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+
+
 def prediction_bars(
     image: Tensor, predictions: Sequence[tuple[str, float, int]], *, title: str = "", width: float = WIDTH
 ) -> Figure:

@@ -155,7 +155,7 @@ def occlusion(
         target = _settled_for(model, images, target)
         looks = [(slice(0), slice(0)), *windows]  # the first covers nothing
         scores, done = [], 0
-        for count in _parts(len(images) * len(looks), images[:1], batch_size, graph=False):
+        for count in _parts(len(images) * len(looks), images[:1], batch_size):
             rows = torch.arange(done, done + count)
             pictures = rows.div(len(looks), rounding_mode="floor").to(images.device)
             covered = laid_out(images[pictures])
@@ -212,11 +212,11 @@ def _largest(gradient: Tensor) -> Tensor:
     return gradient.abs().amax(dim=1)
 
 
-def _parts(total: int, images: Tensor, batch_size: int | None, graph: bool = True) -> Iterator[int]:
+def _parts(total: int, images: Tensor, batch_size: int | None) -> Iterator[int]:
     """How many copies of `images` go through at once, until there were `total` of each."""
     if batch_size is not None:
         check_whole_number("batch_size", batch_size, 1)
-    part = max((batch_size or at_once(images.shape[2:], graph=graph)) // len(images), 1)
+    part = max((batch_size or at_once(images.shape[2:])) // len(images), 1)
     for done in range(0, total, part):
         yield min(part, total - done)
 

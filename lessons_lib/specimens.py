@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ._checks import check_whole_number
 from .downloads import FileUnavailable, PublishedFile, obtain
 from .resnet import Normalize
+from .shapes import Shortcut
 
 SQUEEZENET_FILE = PublishedFile(
     name="compressed_SqueezeNet.net",
@@ -199,22 +200,28 @@ _SHAPES_SEED, _SHAPES_DRAWN = 20_260, 400  # no picture of this seed was trained
 _FIRST_SAMPLE_SEED = 2**30
 
 
-def _shapes() -> Specimen:
+def _shapes(tagged: bool = False) -> Specimen:
     from safetensors.torch import load
 
     from . import resnet, shapes
 
+    name = "shapes-tagged" if tagged else "shapes"
+    # Half of the tags of its pictures are right: some it reads rightly, some a tag misleads it to.
+    shortcut = Shortcut("tag", rate=0.5) if tagged else None
     model = resnet.shapes_network()
-    content = resources.files(__package__).joinpath("weights/shapes.safetensors").read_bytes()
+    content = resources.files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes()
     model.load_state_dict(load(content))
     model.eval().requires_grad_(False)
-    pictures, truths, roles = _shapes_pictures(model)
+    pictures, truths, roles = _shapes_pictures(model, shortcut)
     residual = cast(resnet.ResNet, model[1])
     weights = Weights(
-        "ResNet of this course, trained on shapes", "lessons_lib", sha256(content).hexdigest(), "lessons_lib itself"
+        f"ResNet of this course, trained on shapes{' with tags' if tagged else ''}",
+        "lessons_lib",
+        sha256(content).hexdigest(),
+        "lessons_lib itself",
     )
     return Specimen(
-        name="shapes",
+        name=name,
         model=model,
         categories=shapes.CATEGORIES,
         pictures=pictures,
@@ -222,16 +229,23 @@ def _shapes() -> Specimen:
         roles=roles,
         layers={name: residual.get_submodule(name) for name in ("stem", *residual.stages)},
         weights=weights,
-        _draw=lambda count, seed: shapes.generate(count, _FIRST_SAMPLE_SEED + seed).images,
+        _draw=lambda count, seed: shapes.generate(count, _FIRST_SAMPLE_SEED + seed, shortcut=shortcut).images,
         _scenes=torch.arange,
     )
 
 
-def _shapes_pictures(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str]]:
+def _shapes_tagged() -> Specimen:
+    """Trained on pictures where a sticker in a corner gives the category away: what it reads is the sticker."""
+    return _shapes(tagged=True)
+
+
+def _shapes_pictures(
+    model: nn.Module, shortcut: Shortcut | None
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str]]:
     """One picture of each category and one for each role, chosen among held-out ones by what the network says."""
     from . import shapes
 
-    drawn = shapes.generate(_SHAPES_DRAWN, seed=_SHAPES_SEED)
+    drawn = shapes.generate(_SHAPES_DRAWN, seed=_SHAPES_SEED, shortcut=shortcut)
     with torch.no_grad():
         logits = model(drawn.images)
     first, second = logits.topk(2, dim=1).values.T
@@ -478,5 +492,6 @@ def _cut(picture: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, i
 _SPECIMENS: Mapping[str, Callable[[], Specimen]] = {
     "imagenet": _imagenet,
     "shapes": _shapes,
+    "shapes-tagged": _shapes_tagged,
     "imagenet-shuffled": _imagenet_shuffled,
 }

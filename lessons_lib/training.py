@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lessons_lib.resnet import shapes_network
-from lessons_lib.shapes import generate
+from lessons_lib.shapes import Shortcut, generate
 
 WEIGHTS = Path(__file__).parent / "weights"
 # Seeds from here on are for training: pictures of any smaller seed are new to the specimen.
@@ -48,24 +48,33 @@ class Recipe:
 
 
 SHAPES = Recipe(steps=700, batch_size=64, peak_step_size=0.1, peak_at=0.25, momentum=0.9, weight_decay=5e-4)
+# A tag that gives the category away is soon learned, and then there is nothing left to learn from.
+TAGGED = replace(SHAPES, steps=200)
+SPECIMENS: dict[str, tuple[Recipe, Shortcut | None]] = {
+    "shapes": (SHAPES, None),
+    "shapes-tagged": (TAGGED, Shortcut("tag", rate=1.0)),
+}
 
 
 class FreshPictures(Dataset[tuple[Tensor, Tensor]]):
     """Batch k of a training run: images (N, 3, 64, 64) and labels (N,), shared with no other."""
 
-    def __init__(self, batches: int, batch_size: int, seed: int) -> None:
-        self.batches, self.batch_size, self.seed = batches, batch_size, seed
+    def __init__(self, batches: int, batch_size: int, seed: int, shortcut: Shortcut | None = None) -> None:
+        self.batches, self.batch_size, self.seed, self.shortcut = batches, batch_size, seed, shortcut
 
     def __len__(self) -> int:
         return self.batches
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
-        shapes = generate(self.batch_size, FIRST_TRAINING_SEED * (self.seed + 1) + batch)
+        first = FIRST_TRAINING_SEED * (self.seed + 1)
+        shapes = generate(self.batch_size, first + batch, shortcut=self.shortcut)
         return shapes.images, shapes.labels
 
 
-def train_shapes(seed: int = 0, *, recipe: Recipe = SHAPES, progress: bool = True) -> tuple[nn.Module, list[float]]:
-    """Train a new network; return it in eval mode, with the loss of every step.
+def train_shapes(
+    seed: int = 0, *, recipe: Recipe = SHAPES, shortcut: Shortcut | None = None, progress: bool = True
+) -> tuple[nn.Module, list[float]]:
+    """Train a new network, on pictures with `shortcut` if there is one; return it in eval mode, with all losses.
 
     Raises ValueError for a negative seed or no steps.
     """
@@ -76,7 +85,7 @@ def train_shapes(seed: int = 0, *, recipe: Recipe = SHAPES, progress: bool = Tru
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = shapes_network()
-    pictures = FreshPictures(recipe.steps, recipe.batch_size, seed)
+    pictures = FreshPictures(recipe.steps, recipe.batch_size, seed, shortcut)
     # One worker draws the next batches while the network learns from this one.
     # The generator is there because the loader would otherwise draw from the caller's random numbers.
     batches = DataLoader(
@@ -123,7 +132,9 @@ def fit(
     return losses
 
 
-def accuracy(network: nn.Module, pictures: int = 5000, seed: int = HELD_OUT_SEED) -> float:
+def accuracy(
+    network: nn.Module, pictures: int = 5000, seed: int = HELD_OUT_SEED, *, shortcut: Shortcut | None = None
+) -> float:
     """The share of new pictures, from 0 to 1, whose label gets the largest logit in eval mode.
 
     Raises ValueError for less than one picture.
@@ -134,7 +145,7 @@ def accuracy(network: nn.Module, pictures: int = 5000, seed: int = HELD_OUT_SEED
     network.eval()
     right = 0
     for start in range(0, pictures, 250):
-        shapes = generate(min(250, pictures - start), seed + start)
+        shapes = generate(min(250, pictures - start), seed + start, shortcut=shortcut)
         with torch.inference_mode():
             right += int((network(shapes.images).argmax(1) == shapes.labels).sum())
     network.train(was_training)
@@ -163,23 +174,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m lessons_lib.training", description="Train a specimen from scratch."
     )
-    parser.add_argument("specimen", choices=["shapes"])
+    parser.add_argument("specimen", choices=SPECIMENS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=SHAPES.steps, help="fewer for a quick try")
+    parser.add_argument("--steps", type=int, help="fewer for a quick try")
     parser.add_argument("--held-out", type=int, default=5000, help="number of new pictures for the accuracy")
-    parser.add_argument("--out", type=Path, default=WEIGHTS / "shapes.safetensors")
+    parser.add_argument("--out", type=Path, help="by default where the package keeps them")
     options = parser.parse_args(arguments)
-    recipe = replace(SHAPES, steps=options.steps)
+    recipe, shortcut = SPECIMENS[options.specimen]
+    recipe = recipe if options.steps is None else replace(recipe, steps=options.steps)
+    out = options.out or WEIGHTS / f"{options.specimen}.safetensors"
     started = time.perf_counter()
-    network, _ = train_shapes(options.seed, recipe=recipe)
+    network, _ = train_shapes(options.seed, recipe=recipe, shortcut=shortcut)
     seconds = time.perf_counter() - started
     share = accuracy(network, options.held_out)
+    misled: dict[str, Any] = {}
+    if shortcut is not None:
+        # In these pictures the tag is as often wrong as chance would have it: whoever trusts it is misled.
+        wrong = replace(shortcut, rate=0.0)
+        misled = {
+            "shortcut": asdict(shortcut),
+            "held_out_accuracy_with_it": accuracy(network, options.held_out, shortcut=shortcut),
+            "held_out_accuracy_where_it_is_random": accuracy(network, options.held_out, shortcut=wrong),
+        }
     facts = {
         "specimen": options.specimen,
         "seed": options.seed,
         "recipe": asdict(recipe),
         "held_out_accuracy": share,
         "held_out_pictures": options.held_out,
+        **misled,
         "seconds": round(seconds, 1),
         "versions": {
             "python": platform.python_version(),
@@ -187,9 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "numpy": np.__version__,
         },
     }
-    write_weights(network, options.out, facts)
+    write_weights(network, out, facts)
     print(f"held-out accuracy {share:.2%} on {options.held_out} new pictures; trained in {seconds:.0f} s")
-    print(f"wrote {options.out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ settings counts. The record goes into the book, to the page "How fast".
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import statistics
@@ -261,9 +262,8 @@ def memory(method: str, network: str, size: int, batch: int) -> tuple[float, flo
 
 
 def print_memory(who: str, method: str, network: str, size: int, batch: int) -> None:
-    import captum.attr
-    import pytorch_grad_cam  # noqa: F401  (what a library takes to be there does not count)
-
+    for library in ("captum.attr", "pytorch_grad_cam"):  # what it takes to be there does not count
+        importlib.import_module(library)
     cell = Cell(method, network, size, batch, short=True)
     with torch.no_grad():
         cell.model(cell.images[:1])
