@@ -15,7 +15,7 @@ help:  ## list the commands
 
 # Installs once, and again only when one of these files changes.
 $(VENV)/installed: pyproject.toml constraints.txt book/_make/install.sh
-	@bash book/_make/install.sh $(VENV) "$(PYTHON)" '.[book,test]' constraints.txt
+	@bash book/_make/install.sh $(VENV) "$(PYTHON)" '.[book,peers,test]' constraints.txt
 	@touch $@
 
 book: $(VENV)/installed  ## build the book into _build/html

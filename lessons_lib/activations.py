@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ._checks import check_whole_number
 from .hooks import Capture, Layers, check_model, check_runs_once, evaluating, named_layers
+from .targets import check_images
 
 OUTSIDE = 0.5
 """The grey that `top_patches` puts where a receptive field reaches outside the picture."""
@@ -45,7 +46,7 @@ def activations(model: nn.Module, images: Tensor, layers: Layers) -> Tensor | di
     """
     check_model(model)
     chosen = named_layers(model, layers)
-    _check_images(images)
+    check_images(images)
     check_runs_once(model, chosen.values(), images)
     with evaluating(model), torch.no_grad(), Capture(model, chosen, stop=True) as captured:
         model(images)
@@ -321,7 +322,7 @@ def top_patches(
     and where `layer` has no feature maps, no receptive field, or with `inside=True` none that fits into the pictures.
     """
     field = receptive_field(model, layer)
-    _check_images(images)
+    check_images(images)
     wanted = _checked_channels(channels)
     check_whole_number("count", count, 1)
     scenes = _checked_scenes(scenes, len(images))
@@ -380,7 +381,7 @@ def _cut(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
 
 def _in_batches(model: nn.Module, images: Tensor, layer: nn.Module | str, batch_size: int) -> Iterator[Tensor]:
     """The feature maps of `layer` for some of `images` at a time: those of many would not fit into memory."""
-    _check_images(images)
+    check_images(images)
     check_whole_number("batch_size", batch_size, 1)
     for batch in images.split(int(batch_size)):
         maps = activations(model, batch, layer)
@@ -397,16 +398,6 @@ def _check_one_layer(model: Any, layer: Any) -> tuple[str, nn.Module]:
         raise TypeError(f"layer must be one module of the model or its name, not {type(layer).__name__}")
     ((name, module),) = named_layers(model, layer).items()
     return name, module
-
-
-def _check_images(images: Any) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor (N, C, H, W), not {type(images).__name__}")
-    if images.ndim != 4 or images.numel() == 0:
-        more = ": write images[None] for a single one" if images.ndim == 3 else ""
-        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}{more}")
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, not {images.dtype}")
 
 
 def _checked_scenes(scenes: Any, count: int) -> Tensor:

@@ -106,22 +106,22 @@ def image_grid(
 def image_rows(rows: Mapping[str, Tensor | Sequence[Tensor]], *, alt: str, width: float = WIDTH) -> Figure:
     """Rows of pictures (N, 3, H, W) in [0, 1], each row under its name; a long row goes on in the next line.
 
-    Raises ValueError where there is no row, or an empty one, or where the pictures differ in size.
+    Raises ValueError where there is no row, or an empty one, or where the pictures differ in shape.
     """
     drawn = {name: [_picture(image) for image in images] for name, images in rows.items()}
     if not drawn or not all(drawn.values()):
         raise ValueError("rows: every row must hold a picture, and there must be a row")
-    if len({picture.shape for pictures in drawn.values() for picture in pictures}) > 1:
-        raise ValueError("rows: the pictures differ in size")
+    if len({picture.shape[0] / picture.shape[1] for pictures in drawn.values() for picture in pictures}) > 1:
+        raise ValueError("rows: the pictures differ in shape, height to width")
     columns = min(_ROW, max(len(pictures) for pictures in drawn.values()))
     gap, head = 0.04, 0.3  # inches between pictures, and for the name above a row
     side = (width + gap) / columns - gap
-    first = next(iter(drawn.values()))[0]
-    tall = side * first.shape[0] / first.shape[1]
+    largest = max((picture for pictures in drawn.values() for picture in pictures), key=len)
+    tall = side * largest.shape[0] / largest.shape[1]
     lines = {name: math.ceil(len(pictures) / columns) for name, pictures in drawn.items()}
     height = sum(head + count * (tall + gap) for count in lines.values())
     figure, canvas = subplots(alt=alt, width=width, height=height)
-    figure.resolution, interpolation = _fineness([first], side)
+    figure.resolution, interpolation = _fineness([largest], side)
     # All on one canvas measured in inches: axes for each picture, laid out by matplotlib, would take ten times as long.
     figure.set_layout_engine("none")
     canvas.set_position((0, 0, 1, 1))
@@ -220,10 +220,11 @@ def overlay_grid(
     return figure
 
 
-def coloured(maps: Tensor, *, signed: bool, share: float = 0.99) -> Tensor:
-    """Maps (N, H, W) as pictures (N, 3, H, W) in [0, 1], for grids and flipbooks: each on a scale of its own.
+def coloured(maps: Tensor, *, signed: bool, share: float = 0.99, side: int = 112) -> Tensor:
+    """Maps (N, H, W) as pictures (N, 3, h, w) in [0, 1], for grids and flipbooks: each on a scale of its own.
 
     The scale ends where `share` of the map's numbers lie below, by size: a few large ones would leave the rest dark.
+    Those with more than `side` rows are averaged over squares first: beside others a page shows them no finer.
     Raises ValueError as `map_grid` does, and for a share outside (0, 1].
     """
     if not 0 < share <= 1:
@@ -231,6 +232,10 @@ def coloured(maps: Tensor, *, signed: bool, share: float = 0.99) -> Tensor:
     colours = SIGNED if signed else matplotlib.colormaps[UNSIGNED]
     pictures = []
     for values in (_map(m, signed=signed) for m in maps):
+        square = max(round(values.shape[0] / side), 1)
+        rows, columns = values.shape[0] // square, values.shape[1] // square
+        cut = values[: rows * square, : columns * square]
+        values = cut.reshape(rows, square, columns, square).mean(axis=(1, 3))
         top = float(np.quantile(np.abs(values), share)) or float(np.abs(values).max()) or 1.0
         scaled = (values / top).clip(-1, 1)
         pictures.append(colours((scaled + 1) / 2 if signed else scaled)[..., :3])

@@ -49,7 +49,9 @@ def pinned() -> dict[str, list[Version]]:
 
 def declared() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"]
-    return [Requirement(text) for text in (*PROJECT["dependencies"], *extras["book"], *extras["test"])]
+    return [
+        Requirement(text) for text in (*PROJECT["dependencies"], *(text for extra in extras.values() for text in extra))
+    ]
 
 
 def test_every_declared_package_is_pinned_within_its_bounds() -> None:
@@ -130,8 +132,19 @@ def test_importing_the_package_is_quick_because_torch_waits() -> None:
 def test_imports_run_one_way() -> None:
     """Ground floor, then methods, then plots, then exercises: nobody imports from a floor above."""
     floors = [
-        {"_checks", "downloads", "hooks", "pixel_gradient", "resnet", "shapes", "squeezenet", "cifar10", "specimens"},
-        {"training", "filters", "activations", "maximization"},
+        {
+            "_checks",
+            "downloads",
+            "hooks",
+            "pixel_gradient",
+            "resnet",
+            "shapes",
+            "squeezenet",
+            "cifar10",
+            "specimens",
+            "targets",
+        },
+        {"training", "filters", "activations", "maximization", "saliency", "gradcam"},
         {"plots", "interactive"},
         {"exercises"},
     ]

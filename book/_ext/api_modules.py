@@ -22,6 +22,7 @@ READING_ORDER = (
     "resnet",
     "hooks",
     "pixel_gradient",
+    "targets",
     "filters",
     "activations",
     "maximization",

@@ -39,18 +39,17 @@ def _heads_and_activations() -> dict[str, tuple[Head, Tensor, Tensor]]:
 def _random_head(shape: tuple[int, int, int], *, classes: int, seed: int, bias: float = 0.0) -> nn.Sequential:
     random = torch.Generator().manual_seed(seed)
     channels, height, width = shape
-    numbers = channels * height * width
-    layers = (nn.Conv2d(channels, channels, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(numbers, classes))
-    head = nn.Sequential(*layers)
+    last = nn.Linear(channels * height * width, classes)
+    head = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.Tanh(), nn.Flatten(), last)
     for parameter in head.parameters():
         parameter.data = 0.4 * torch.randn(parameter.shape, generator=random)
-    head[-1].bias.data += bias  # type: ignore[operator,union-attr]
+    last.bias.data += bias
     return head.eval()
 
 
 def _mean_of_votes(activations: Tensor) -> Tensor:
     """A head as in class activation maps: the mean over places, then one linear layer."""
-    weights = 0.5 * torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    weights = torch.tensor([[0.7, -0.4, 0.2, 0.9], [-0.6, 0.8, 0.5, -0.3], [0.4, 0.3, -0.9, 0.6]])
     return activations.mean(dim=(2, 3)) @ weights.T + 2
 
 
@@ -73,7 +72,7 @@ def _picture_by_picture(head: Head, activations: Tensor, targets: Tensor) -> Ten
 
 
 def _by_vjp(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
-    logits, pull = torch.func.vjp(head, activations)
+    logits, pull, *_ = torch.func.vjp(head, activations)
     (gradients,) = pull(functional.one_hot(targets, logits.shape[1]).to(logits))
     return torch.einsum("nchw->nc", gradients) / gradients[0, 0].numel()
 
@@ -205,6 +204,26 @@ def _several_numbers(head: Head, activations: Tensor, targets: Tensor) -> Tensor
     return torch.autograd.grad(_scores(head(asking), targets), asking)[0].mean(dim=(2, 3))
 
 
+def _nothing_in_grad(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
+    _scores(head(activations), targets).sum().backward()  # type: ignore[no-untyped-call]
+    return activations.grad.mean(dim=(2, 3))  # type: ignore[union-attr]
+
+
+def _no_record_kept(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
+    asking = activations.detach().clone().requires_grad_()
+    with torch.no_grad():
+        scores = _scores(head(asking), targets)
+    return torch.autograd.grad(scores.sum(), asking)[0].mean(dim=(2, 3))
+
+
+def _targets_for_pictures(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
+    return _gradients(head, activations, lambda logits: logits[targets]).mean(dim=(2, 3))
+
+
+def _targets_of_one_dimension(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
+    return _gradients(head, activations, lambda logits: logits.gather(1, targets)).mean(dim=(2, 3))
+
+
 _ALPHAS = Exercise(
     name="alphas",
     number="6.1",
@@ -217,8 +236,8 @@ _ALPHAS = Exercise(
     mistakes=(
         Mistake(
             _sum_over_places,
-            "You add up over the places. The paper takes their mean: then a layer's weights do not grow with its size, "
-            "and two layers can be compared.",
+            "You add up over the places. Asked is their mean, as in the paper. In a map that is divided by its maximum "
+            "the difference does not show; in the weights it does.",
         ),
         Mistake(
             _largest_place,
@@ -228,7 +247,7 @@ _ALPHAS = Exercise(
         Mistake(
             _mean_of_sizes,
             "You take absolute values before the mean. A channel that helps at one place and harms at another would "
-            "matter twice, where in truth it is even. Keep the signs.",
+            "matter much, where in sum it changes little. Keep the signs.",
         ),
         Mistake(
             _size_of_the_mean,
@@ -340,6 +359,26 @@ _ALPHAS = Exercise(
             _nobody_asks,
             "PyTorch keeps a record of what was computed only from tensors that ask for it, and these activations do "
             "not. Let a copy of them ask, with `requires_grad_()`, before the head sees it.",
+        ),
+        Mistake(
+            _nothing_in_grad,
+            "Nothing has arrived in `.grad`: PyTorch brings gradients only to tensors that ask for them, and these "
+            "activations do not. Let a copy of them ask, with `requires_grad_()`, before the head sees it.",
+        ),
+        Mistake(
+            _no_record_kept,
+            "The scores come without a record of how they were computed, so there is no way back. Is there a "
+            "`torch.no_grad()` around the head, or a `detach()` behind it?",
+        ),
+        Mistake(
+            _targets_for_pictures,
+            "You take `targets` for the numbers of pictures. Logits are (N, K): rows are pictures, columns are "
+            "classes, and from row n you want column `targets[n]`.",
+        ),
+        Mistake(
+            _targets_of_one_dimension,
+            "`gather` wants its index with as many dimensions as the logits have: (N, 1), a column with one number for "
+            "each row.",
         ),
         Mistake(
             _several_numbers,
@@ -1013,7 +1052,7 @@ def _ablation_weights(head: Head, activations: Tensor, targets: Tensor) -> Tenso
     ablated = activations[:, None] * kept[:, :, None, None]  # (N, C, C, h, w): C copies of each picture
     with torch.no_grad():
         scores = head(activations).gather(1, targets[:, None])
-        # One batch: a network takes little longer for many small things at once than for one.
+        # One batch: a call for each channel would do the same work in many small pieces, and take longer.
         logits = head(ablated.flatten(0, 1))
     without = logits.gather(1, targets.repeat_interleave(channels)[:, None]).view(count, channels)
     return (scores - without) / scores
@@ -1135,13 +1174,6 @@ def _row_of_pixels_gone(head: Head, activations: Tensor, targets: Tensor) -> Ten
     channels, height = activations.shape[1:3]
     kept = 1 - torch.eye(channels, height)
     return _lost_of(head, activations[:, None] * kept[:, None, :, None], activations, targets)
-
-
-def _written_into_views(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
-    channels = range(activations.shape[1])
-    copies = activations[:, None].expand(-1, len(channels), -1, -1, -1)
-    copies[:, channels, channels] = 0
-    return _lost_of(head, copies, activations, targets)
 
 
 def _read_channels_first(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
@@ -1282,17 +1314,14 @@ _ABLATION_WEIGHTS = Exercise(
         ),
         Mistake(
             _nothing_gone,
-            "In your copies every channel is still there. Is what you change the tensor that goes into `head`?",
+            "No channel makes a difference: to `head` your copies are like the pictures. Either nothing was taken away "
+            "in what goes into `head`. Or everything was, in the pictures too: `expand` makes no copies, all of them "
+            "are the same memory. Use `repeat`, or `.clone()` behind it, or multiply by a mask.",
         ),
         Mistake(
             _row_of_pixels_gone,
-            "You set a row of every map to 0, not a channel: one dimension too far. In (N, copies, C, h, w) the channel "
-            "is the third.",
-        ),
-        Mistake(
-            _written_into_views,
-            "`expand` makes no copies: all of them are the same memory, and PyTorch refuses to write into it. Use "
-            "`repeat`, or `.clone()` behind it, or multiply by a mask.",
+            "You set a row of every map to 0, not a channel: one dimension too far. In (N, copies, C, h, w) the "
+            "channel is the third.",
         ),
         Mistake(
             _read_channels_first,
@@ -1348,8 +1377,8 @@ _ABLATION_WEIGHTS = Exercise(
         "with zeros on the diagonal, `1 - torch.eye(C)`.",
         "For all at once: `activations[:, None]` is (N, 1, C, h, w), the mask with two dimensions behind is "
         "(C, C, 1, 1). Their product is (N, C, C, h, w).",
-        "`flatten(0, 1)` makes one batch of N x C for `head`, picture by picture. So each target is needed C times in a "
-        "row: `repeat_interleave`.",
+        "`flatten(0, 1)` makes one batch of N x C for `head`, picture by picture. So each target is needed C times "
+        "in a row: `repeat_interleave`.",
         "Bring what comes out to (N, C). The scores of the whole pictures are (N, 1): subtract, divide by them.",
     ),
 )
@@ -1364,18 +1393,21 @@ def _activations_and_gradients() -> dict[str, tuple[Tensor, Tensor]]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random)
 
+    mixed = 0.1 * normal(2, 3, 3, 4)
+    mixed[1, 0] = -mixed[1, 0].abs()
     sparse = 0.3 * normal(2, 3, 3, 3).relu()
     sparse[1, 2] = 0
+    tiny = torch.rand(1, 3, 5, 4, generator=random) - 0.4
     silent = normal(1, 4, 4, 2).relu()
     silent[0, 1] = 0
     return {
         "two pictures, gradients of both signs": (
             normal(2, 3, 3, 4).relu(),
-            _away_from_poles(0.1 * normal(2, 3, 3, 4)),
+            _away_from_poles(mixed),
         ),
         "gradients that are 0 at many places": (normal(2, 3, 3, 3).relu(), sparse),
         "a silent channel": (silent, _away_from_poles(0.1 * normal(1, 4, 4, 2))),
-        "gradients of 0.0001": (normal(1, 3, 5, 4).relu(), 1e-4 * normal(1, 3, 5, 4)),
+        "gradients of about 0.0001": (normal(1, 3, 5, 4).relu(), 1e-4 * (tiny + 0.8 * tiny.sign())),
     }
 
 
@@ -1511,6 +1543,11 @@ def _epsilon_that_swamps(activations: Tensor, gradients: Tensor) -> Tensor:
     return _weighed(gradients**2 / (2 * gradients**2 + whole * gradients**3 + 1e-6), gradients)
 
 
+def _epsilon_of_keras(activations: Tensor, gradients: Tensor) -> Tensor:
+    whole = activations.sum(dim=(2, 3), keepdim=True)
+    return _weighed(gradients**2 / (2 * gradients**2 + whole * gradients**3 + 1e-7), gradients)
+
+
 def _smaller_epsilon_that_swamps(activations: Tensor, gradients: Tensor) -> Tensor:
     whole = activations.sum(dim=(2, 3), keepdim=True)
     return _weighed(gradients**2 / (2 * gradients**2 + whole * gradients**3 + 1e-8), gradients)
@@ -1599,7 +1636,7 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         ),
         Mistake(
             _two_missing,
-            "The factor 2 below is missing: it comes from the second derivative of a square.",
+            "The factor 2 below is missing. It comes from the product rule, used twice on the way to the formula.",
         ),
         Mistake(
             _square_for_cube,
@@ -1618,7 +1655,7 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         ),
         Mistake(
             _gradient_above,
-            "Above stands the gradient itself. It is its square: alpha has no sign of its own.",
+            "Above the line you have the gradient itself. Its square belongs there, as below.",
         ),
         Mistake(
             _minus_below,
@@ -1628,6 +1665,11 @@ _PLUS_PLUS_WEIGHTS = Exercise(
             _epsilon_that_swamps,
             "You add 1e-6 below, against division by zero. But the square of a gradient of 0.0001 is 1e-8: what you "
             "added is a hundred times larger, and alpha all but vanishes. Treat the zeros apart, with `torch.where`.",
+        ),
+        Mistake(
+            _epsilon_of_keras,
+            "You add 1e-7 below, against division by zero. The square of a gradient of 0.0001 is 1e-8: what you added "
+            "is ten times larger, and alpha far too low. Treat the zeros apart, with `torch.where`.",
         ),
         Mistake(
             _smaller_epsilon_that_swamps,
@@ -1670,6 +1712,8 @@ def _maps_and_shares() -> dict[str, tuple[Tensor, float]]:
     random = torch.Generator().manual_seed(12)
     two = 0.05 + 0.1 * torch.rand(2, 9, 13, generator=random)
     two[0, 2:5, 6:11] = 0.6 + 0.3 * torch.rand(3, 5, generator=random)
+    two[0, 3, 8] = 0.9
+    two[0, 7, 2] = 0.47
     two[1, 5:7, 3:9] = 0.25 + 0.1 * torch.rand(2, 6, generator=random)
     two[1, 3, 4] = 0.19
     exact = torch.zeros(2, 8, 11)

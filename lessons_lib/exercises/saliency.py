@@ -245,10 +245,6 @@ def _batch_squeezed_away(model: nn.Module, images: Tensor, targets: Tensor) -> T
     return _saliency_map(model, images, targets).squeeze()
 
 
-def _scores_themselves(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    return _logit(model(images), targets)
-
-
 def _nobody_asked(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(_logit(model(images), targets).sum(), images)
     return _largest(gradient)
@@ -257,6 +253,16 @@ def _nobody_asked(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 def _no_gradient_arrived(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     _logit(model(images), targets).sum().backward()
     return images.grad.abs().amax(dim=1)  # type: ignore[union-attr]
+
+
+def _copy_of_what_asked(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    model(images)
+    grad: Any = None  # what `pixels.grad` is then; to look at it would be warned about
+    return grad.abs().amax(dim=1)  # type: ignore[no-any-return]
+
+
+def _list_for_a_column(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    return _largest(_gradient(model, images, targets, lambda logits, targets: logits.gather(1, targets)))
 
 
 def _not_one_number(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -409,10 +415,6 @@ _SALIENCY_MAP = Exercise(
             "Name the dimension that is to go.",
         ),
         Mistake(
-            _scores_themselves,
-            "These are the scores. Asked is how they change with each pixel: their gradient.",
-        ),
-        Mistake(
             _nobody_asked,
             "PyTorch keeps a record of what was computed only from tensors that ask for it, and these pictures do not. "
             "Let a copy of them ask, with `requires_grad_()`, before the model sees it.",
@@ -422,6 +424,16 @@ _SALIENCY_MAP = Exercise(
             "No gradient has arrived: `images.grad` is None, for these pictures did not ask for one. (And what "
             "`.backward()` left in the weights should not be there.) Let a copy of them ask, with `requires_grad_()`, "
             "before the model sees it.",
+        ),
+        Mistake(
+            _copy_of_what_asked,
+            "No gradient has arrived: PyTorch puts `.grad` only into the tensor that asked, and yours is computed from "
+            "it, `requires_grad_().clone()`. Copy first, then let the copy ask.",
+        ),
+        Mistake(
+            _list_for_a_column,
+            "`gather` wants its indices with as many dimensions as the logits have: make the targets a column, "
+            "`targets[:, None]`.",
         ),
         Mistake(
             _not_one_number,
@@ -597,6 +609,13 @@ def _sum_of_gradients(model: nn.Module, images: Tensor, targets: Tensor, noise: 
     return _smooth_grad(model, images, targets, noise, level) * len(noise)
 
 
+def _smooth_gradients_piled_up(
+    model: nn.Module, images: Tensor, targets: Tensor, noise: Tensor, level: float
+) -> Tensor:
+    gradients = _noisy_gradients(model, images, targets, level * _range(images) * noise)
+    return _largest(gradients.cumsum(dim=0).mean(dim=0))
+
+
 def _noise_upon_noise(model: nn.Module, images: Tensor, targets: Tensor, noise: Tensor, level: float) -> Tensor:
     return _smooth_grad(model, images, targets, noise.cumsum(dim=0), level)
 
@@ -629,6 +648,13 @@ def _smooth_targets_in_another_order(
     noisy = images + level * _range(images) * noise
     gradient = _gradient(model, noisy.flatten(0, 1), targets.repeat_interleave(len(noise)))
     return _largest(gradient.unflatten(0, noise.shape[:2]).mean(dim=0))
+
+
+def _gradients_in_another_order(
+    model: nn.Module, images: Tensor, targets: Tensor, noise: Tensor, level: float
+) -> Tensor:
+    gradients = _noisy_gradients(model, images, targets, level * _range(images) * noise)
+    return _largest(gradients.flatten(0, 1).unflatten(0, (len(images), len(noise))).mean(dim=1))
 
 
 def _smooth_mean_over_the_batch(
@@ -733,6 +759,11 @@ _SMOOTH_GRAD = Exercise(
             "You add up and do not divide: with twice as many draws the map would be twice as bright. Take the mean.",
         ),
         Mistake(
+            _smooth_gradients_piled_up,
+            "Gradients pile up: `.backward()` *adds* to `.grad`, and you add that to your own sum once more, so that "
+            "the first draw counts S times and the last once. Add up in one place only.",
+        ),
+        Mistake(
             _noise_upon_noise,
             "You add each draw to a picture that already has the noise of those before. Begin with the clean picture "
             "every time.",
@@ -760,6 +791,11 @@ _SMOOTH_GRAD = Exercise(
             "Pictures and targets do not match. Flattened, (S, N, ...) counts all pictures of the first draw, then all "
             "of the second: the targets have to be `repeat`ed in the same order, and `repeat_interleave` uses the "
             "other.",
+        ),
+        Mistake(
+            _gradients_in_another_order,
+            "You take means over other pictures' gradients. Flattened, (S, N, ...) counts all pictures of the first "
+            "draw, then all of the second: bring it back to (S, N, ...), not to (N, S, ...).",
         ),
         Mistake(
             _smooth_mean_over_the_batch,
@@ -928,11 +964,6 @@ def _picture_upon_baseline(model: nn.Module, images: Tensor, targets: Tensor, ba
     return (images - baseline) * _mean_gradient(model, sums, targets, baseline, _middles(steps))
 
 
-def _beyond_the_picture(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
-    places = [1 + place for place in _middles(steps)]
-    return (images - baseline) * _mean_gradient(model, images, targets, baseline, places)
-
-
 def _sum_along_the_way(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
     return steps * _integrated_gradients(model, images, targets, baseline, steps)
 
@@ -955,6 +986,19 @@ def _one_number_for_each_pixel(
 
 def _channels_added_up(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
     return _integrated_gradients(model, images, targets, baseline, steps).sum(dim=1)
+
+
+def _down_to_the_picture(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
+    way, pixels = images - baseline, images.clone().requires_grad_()
+    scores = [_logit(model(baseline + place * (pixels - baseline)), targets).sum() for place in _middles(steps)]
+    (gradient,) = torch.autograd.grad(sum(scores), pixels)  # type: ignore[arg-type]
+    return way * gradient / steps
+
+
+def _gradients_piled_up(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
+    way = images - baseline
+    gradients = torch.stack([_gradient(model, baseline + place * way, targets) for place in _middles(steps)])
+    return way * gradients.cumsum(dim=0).mean(dim=0)
 
 
 def _at_the_picture_only(model: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
@@ -1084,10 +1128,6 @@ _INTEGRATED_GRADIENTS = Exercise(
             "end at the picture: what is added on the way is the *difference*.",
         ),
         Mistake(
-            _beyond_the_picture,
-            "You begin at the picture and walk away from the baseline. The way goes from the baseline to the picture.",
-        ),
-        Mistake(
             _sum_along_the_way,
             "You add up and do not divide by the number of steps: with twice as many steps all would be twice as "
             "large. Each piece is only a part of the way.",
@@ -1110,6 +1150,16 @@ _INTEGRATED_GRADIENTS = Exercise(
         Mistake(
             _channels_added_up,
             "You add up over the channels. For a figure that is what one does; asked is each number's own share.",
+        ),
+        Mistake(
+            _down_to_the_picture,
+            "You differentiate with respect to the picture, through the formula of the way: that puts the place, from "
+            "0 to 1, before each gradient as a factor. Let the picture on the way itself ask for the gradient.",
+        ),
+        Mistake(
+            _gradients_piled_up,
+            "Gradients pile up: `.backward()` *adds* to `.grad`, and you add that to your own sum once more, so that "
+            "the first step counts many times and the last once. Take a fresh tensor at each step.",
         ),
         Mistake(
             _at_the_picture_only,
@@ -1281,8 +1331,12 @@ def _of_one_sign(gradient: Tensor, x: Tensor) -> Tensor:
     return gradient * (gradient * x > 0)
 
 
-def _sum_above_zero(gradient: Tensor, x: Tensor) -> Tensor:
-    return gradient * (gradient + x > 0)
+def _sign_for_on(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient.relu() * x.sign()
+
+
+def _smaller_of_both(gradient: Tensor, x: Tensor) -> Tensor:
+    return torch.minimum(gradient, x).relu()
 
 
 def _passed_on_as_it_is(gradient: Tensor, x: Tensor) -> Tensor:
@@ -1380,8 +1434,13 @@ _GUIDED_RULE = Exercise(
             "You ask whether the product is above 0. It also is where both are negative.",
         ),
         Mistake(
-            _sum_above_zero,
-            "You ask whether the sum is above 0. One of the two may be negative then. Ask each by itself.",
+            _sign_for_on,
+            "You multiply by the sign of `x`. Where the ReLU was off that is -1: the gradient passes there too, turned "
+            "round.",
+        ),
+        Mistake(
+            _smaller_of_both,
+            "You hand on the smaller of the two. `x` only decides *whether* something passes, not how much.",
         ),
         Mistake(
             _passed_on_as_it_is,
@@ -1423,9 +1482,9 @@ def _models_and_masks() -> dict[str, tuple[nn.Module, Tensor, Tensor, Tensor]]:
         return torch.rand(*shape, generator=random)
 
     with torch.random.fork_rng(devices=[]):
-        three = _smooth(3, 30, 4, seed=41, size=0.6)
-        one = _smooth(2, 20, 3, seed=42, size=0.6).requires_grad_(False)
-        two = _smooth(1, 24, 3, seed=43, size=0.6)
+        three = _smooth(3, 30, 4, seed=41, size=0.3)
+        one = _smooth(2, 20, 3, seed=42, size=0.4).requires_grad_(False)
+        two = _smooth(1, 24, 3, seed=43, size=0.4)
     return {
         "three pictures, masks of all shades": (
             three,
@@ -1523,11 +1582,6 @@ def _divided_by_scores(model: nn.Module, images: Tensor, targets: Tensor, masks:
     return _weighed(scores / scores.sum(dim=1, keepdim=True), masks)
 
 
-def _divided_by_each_masks_mean(model: nn.Module, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
-    own = masks / masks.mean(dim=(1, 2), keepdim=True)
-    return _weighed(_scores_of_masked(model, images, targets, masks), own) / len(masks)
-
-
 def _covered_where_shown(model: nn.Module, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
     scores = _scores_of_masked(model, images, targets, 1 - masks)
     return _weighed(scores, masks) / (len(masks) * masks.mean())
@@ -1535,10 +1589,6 @@ def _covered_where_shown(model: nn.Module, images: Tensor, targets: Tensor, mask
 
 def _weighed_where_covered(model: nn.Module, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
     return _weighed(_scores_of_masked(model, images, targets, masks), 1 - masks) / (len(masks) * masks.mean())
-
-
-def _all_turned_round(model: nn.Module, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
-    return _rise(model, images, targets, 1 - masks)
 
 
 def _mask_added(model: nn.Module, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
@@ -1654,11 +1704,6 @@ _RISE = Exercise(
             "strong a map as one that is full of it. Divide by what belongs to the masks.",
         ),
         Mistake(
-            _divided_by_each_masks_mean,
-            "You divide each mask by its own mean: one that shows little counts too much. One mean over all masks is "
-            "asked for.",
-        ),
-        Mistake(
             _covered_where_shown,
             "You show what the mask covers, and give the score to what it shows. Multiply the picture by the mask "
             "itself.",
@@ -1666,10 +1711,6 @@ _RISE = Exercise(
         Mistake(
             _weighed_where_covered,
             "You give the score to what was covered. What was *seen* has earned it: weigh the mask itself.",
-        ),
-        Mistake(
-            _all_turned_round,
-            "You turn every mask round. A mask is 1 where the picture shows.",
         ),
         Mistake(
             _mask_added,
@@ -1791,8 +1832,8 @@ def _by_counting(first: Tensor, second: Tensor) -> Tensor:
 
 def _by_writing_ranks(first: Tensor, second: Tensor) -> Tensor:
     count = torch.arange(first[0].numel()).float().expand(len(first), -1)
-    ranks = [torch.zeros_like(count).scatter(1, maps.flatten(1).argsort(dim=1), count) for maps in (first, second)]
-    return functional.cosine_similarity(*(r - r.mean() for r in ranks), dim=1)
+    a, b = (torch.zeros_like(count).scatter(1, maps.flatten(1).argsort(dim=1), count) for maps in (first, second))
+    return functional.cosine_similarity(a - a.mean(), b - b.mean(), dim=1)
 
 
 def _of_values(first: Tensor, second: Tensor) -> Tensor:
@@ -1873,10 +1914,6 @@ def _pictures_for_pixels(first: Tensor, second: Tensor) -> Tensor:
 
 def _without_sign(first: Tensor, second: Tensor) -> Tensor:
     return _rank_correlation(first, second).abs()
-
-
-def _of_sizes(first: Tensor, second: Tensor) -> Tensor:
-    return _rank_correlation(first.abs(), second.abs())
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:
@@ -1993,11 +2030,6 @@ _RANK_CORRELATION = Exercise(
         Mistake(
             _without_sign,
             "The sign is lost. Maps that are just the opposite of each other should give -1.",
-        ),
-        Mistake(
-            _of_sizes,
-            "You take absolute values before you rank. For signed maps that is a question of its own; asked are the "
-            "ranks of the values as they are.",
         ),
         Mistake(
             _squared,
@@ -2164,12 +2196,15 @@ def _sum_inside(maps: Tensor, masks: Tensor) -> Tensor:
     return _inside(maps, masks)
 
 
-def _sum_inside_by_area(maps: Tensor, masks: Tensor) -> Tensor:
-    return _inside(maps, masks) / masks.mean(dim=(1, 2))
-
-
 def _mean_inside(maps: Tensor, masks: Tensor) -> Tensor:
     return _inside(maps, masks) / masks.sum(dim=(1, 2))
+
+
+def _asked_whether_empty(maps: Tensor, masks: Tensor) -> Tensor:
+    total = maps.sum(dim=(1, 2))
+    if total == 0:
+        return torch.zeros_like(total)
+    return _inside(maps, masks) / total / masks.mean(dim=(1, 2))
 
 
 def _masks_as_indices(maps: Tensor, masks: Tensor) -> Tensor:
@@ -2271,13 +2306,13 @@ _SHARE_INSIDE = Exercise(
             "sum, and by the share of the pixels.",
         ),
         Mistake(
-            _sum_inside_by_area,
-            "You do not divide by the map's own sum: one that is brighter all over gets more.",
-        ),
-        Mistake(
             _mean_inside,
             "This is the mean inside the mask. A map that is brighter all over would get more: what is its mean over "
             "all pixels?",
+        ),
+        Mistake(
+            _asked_whether_empty,
+            "`if` asks for one answer, and there is a sum for each map. `torch.where` chooses for each by itself.",
         ),
         Mistake(
             _masks_as_indices,
