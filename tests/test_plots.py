@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lessons_lib.plots import (
     SIGNED,
     UNSIGNED,
     Figure,
+    coloured,
     image_grid,
     image_rows,
     map_grid,
@@ -199,3 +201,39 @@ def test_drawing_changes_no_global_setting() -> None:
 def test_what_cannot_be_drawn_is_refused_in_words(draw, error: type[Exception], words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=words):
         draw()
+
+
+def test_coloured_maps_run_over_the_colour_map_up_to_their_own_largest() -> None:
+    maps = torch.stack([torch.linspace(0, 1, 16).view(4, 4), torch.linspace(0, 50, 16).view(4, 4)])
+    pictures = coloured(maps, signed=False, share=1)
+    assert pictures.shape == (2, 3, 4, 4)
+    torch.testing.assert_close(pictures[0], pictures[1])  # each on its own scale
+    ends = torch.tensor([matplotlib.colormaps[UNSIGNED](end)[:3] for end in (0.0, 1.0)], dtype=torch.float32)
+    torch.testing.assert_close(torch.stack([pictures[0, :, 0, 0], pictures[0, :, -1, -1]]), ends)
+
+
+def test_signed_maps_are_coloured_around_white() -> None:
+    (picture,) = coloured(torch.tensor([[[-2.0, 0.0, 2.0]]]), signed=True, share=1)
+    wanted = torch.tensor([SIGNED(value)[:3] for value in (0.0, 0.5, 1.0)], dtype=torch.float32).T
+    torch.testing.assert_close(picture[:, 0], wanted)
+
+
+def test_a_few_large_values_do_not_leave_a_coloured_map_dark() -> None:
+    maps = torch.ones(1, 20, 20)
+    maps[0, 0, 0] = 1000
+    (picture,) = coloured(maps, signed=False)
+    torch.testing.assert_close(picture[:, 5, 5], picture[:, 0, 0])
+
+
+def test_a_large_coloured_map_is_averaged_over_squares() -> None:
+    maps = torch.rand(1, 224, 448, generator=torch.Generator().manual_seed(0))
+    wanted = coloured(torch.nn.functional.avg_pool2d(maps, 2), signed=False)
+    torch.testing.assert_close(coloured(maps, signed=False), wanted)
+
+
+def test_a_coloured_map_of_zeros_is_the_colour_of_zero() -> None:
+    (picture,) = coloured(torch.zeros(1, 3, 3), signed=False)
+    assert len(picture.flatten(1).unique(dim=1).T) == 1
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match="share must lie in"):
+            coloured(torch.zeros(1, 3, 3), signed=False, share=share)

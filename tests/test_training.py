@@ -57,7 +57,7 @@ def test_a_trained_network_is_left_in_eval_mode_with_statistics_of_the_pictures(
 def test_no_two_batches_or_seeds_share_pictures_and_none_is_held_out() -> None:
     seeds: list[int] = []
 
-    def remember(n: int, seed: int) -> object:
+    def remember(n: int, seed: int, **_: object) -> object:
         seeds.append(seed)
         return generate(0, seed)
 
@@ -144,6 +144,23 @@ def test_the_shipped_file_is_small_and_is_the_one_its_facts_describe() -> None:
     assert len(content) == facts["bytes"] < 2_000_000
     assert facts["held_out_pictures"] >= 5000
     assert 0.97 <= facts["held_out_accuracy"] <= 0.995
+
+
+def test_the_shipped_tagged_network_is_the_one_its_facts_describe_and_trusts_the_tag() -> None:
+    path = SHIPPED.with_name("shapes-tagged.safetensors")
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
+    assert facts["shortcut"] == {"kind": "tag", "rate": 1.0}
+    assert facts["held_out_accuracy_with_it"] > 0.95
+    assert facts["held_out_accuracy_where_it_is_random"] < facts["held_out_accuracy"] < 0.6
+
+
+def test_the_command_trains_the_tagged_specimen_on_tags(tmp_path: Path) -> None:
+    out = tmp_path / "tagged.safetensors"
+    main(["shapes-tagged", "--steps", "1", "--held-out", "20", "--out", str(out)])
+    facts = json.loads(out.with_suffix(".json").read_text())
+    assert facts["specimen"] == "shapes-tagged" and facts["recipe"]["steps"] == 1
+    assert {"held_out_accuracy_with_it", "held_out_accuracy_where_it_is_random"} <= facts.keys()
 
 
 def test_the_command_writes_weights_that_load_and_the_facts_about_them(

@@ -892,7 +892,7 @@ def _map_alone(guided: Tensor, maps: Tensor) -> Tensor:
 
 
 _GUIDED_GRAD_CAM = Exercise(
-    name="guided_grad_cam",
+    name="guided_cam",
     number="6.3",
     title="Where, times what",
     prompt="Return guided backpropagation (N, 3, H, W) times what is above 0 of the raw maps (N, h, w), enlarged "

@@ -672,7 +672,7 @@ def _smooth_channels_left(model: nn.Module, images: Tensor, targets: Tensor, noi
 
 
 _SMOOTH_GRAD = Exercise(
-    name="smooth_grad",
+    name="smooth_grad_map",
     number="5.2",
     title="SmoothGrad",
     prompt="Given standard normal draws (S, N, C, H, W), return the maps (N, H, W) of the mean gradient: over S copies "
@@ -1059,7 +1059,7 @@ def _sign_turned_round(model: nn.Module, images: Tensor, targets: Tensor, baseli
 
 
 _INTEGRATED_GRADIENTS = Exercise(
-    name="integrated_gradients",
+    name="integrated",
     number="5.3",
     title="Integrated gradients",
     prompt="For pictures and baselines (N, C, H, W) and targets (N,), return the mean of the target score's gradients "
@@ -1649,7 +1649,7 @@ def _rise_brought_to_one(model: nn.Module, images: Tensor, targets: Tensor, mask
 
 
 _RISE = Exercise(
-    name="rise",
+    name="rise_maps",
     number="5.5",
     title="RISE: ask with masks, without a gradient",
     prompt="For pictures (N, C, H, W), targets (N,) and masks (M, H, W) in [0, 1], return the maps (N, H, W): each "
