@@ -233,7 +233,7 @@ def _by_signal(seconds: float, running: _Running | None = None) -> Iterator[None
                 return
             stops += 1
             # Where a bare `except:` swallows the stop, stop sooner and sooner, until one arrives inside that `except`.
-            interval = max(_REPEAT / 2**stops, 2e-5)
+            interval = max(_REPEAT / 2 ** min(stops, 20), 2e-5)  # thousands of stops would be a number too large
             signal.setitimer(signal.ITIMER_REAL, interval, interval)
         finally:
             busy = False
