@@ -112,7 +112,7 @@ def receptive_field(model: nn.Module, layer: nn.Module | str) -> ReceptiveField:
     try:
         _TracerTo(wanted).trace(model)
     except _Reached as reached:
-        return _field_of(reached.output, dict(model.named_modules()), name)
+        return field_of(reached.output, dict(model.named_modules()), name)
     except Exception as error:
         raise ValueError(f"model: its forward pass could not be followed to layer {name!r}: {error}") from error
     raise ValueError(f"layer {name!r} does not run in a forward pass of this model")
@@ -142,7 +142,8 @@ class _TracerTo(fx.Tracer):
         return output
 
 
-def _field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> ReceptiveField:
+def field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str = "") -> ReceptiveField:
+    """As `receptive_field`, of the `output` of one operation in a recorded forward pass."""
     before = {output}
     for node in reversed(output.graph.nodes):  # the graph lists each operation behind those it takes its inputs from
         if node in before:
@@ -155,7 +156,7 @@ def _field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> 
         seen = [field for source in node.all_input_nodes if (field := fields[source]) is not None]
         if node is images:
             fields[node] = ReceptiveField()
-        elif not seen or _tells_only_the_size(node):
+        elif not seen or tells_only_the_size(node):
             fields[node] = None
         else:
             fields[node] = _through(reduce(_united, seen), _windows(node, modules, layer))
@@ -280,7 +281,8 @@ def _pair(value: Any) -> tuple[int, int]:
     return first, rest[0] if rest else first
 
 
-def _tells_only_the_size(node: fx.Node) -> bool:
+def tells_only_the_size(node: fx.Node) -> bool:
+    """Whether an operation of a recorded forward pass asks for the shape of a tensor, not for its numbers."""
     return (node.op == "call_method" and node.target in ("size", "dim")) or (
         node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
     )

@@ -207,10 +207,10 @@ def guided_grad_cam(
     return guided * maps[:, None]
 
 
-def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.7, colormap: str = "inferno") -> Tensor:
-    """`maps` (N, H, W) in [0, 1] in colours over `images` (N, 3, H, W) in [0, 1]: (N, 3, H, W), in [0, 1].
+def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.9, colormap: str = "inferno") -> Tensor:
+    """`maps` (N, H, W) in [0, 1] in colours over `images` (N, 3, H, W) in [0, 1], greyed: (N, 3, H, W), in [0, 1].
 
-    Where a map is 0 the picture stays as it is, where it is 1 the colour covers it by `opacity`.
+    Where a map is 0 the grey picture is left alone, where it is 1 the colour covers it by `opacity`.
     """
     check_images(images)
     check_number("opacity", opacity)
@@ -229,7 +229,8 @@ def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.7, colormap: str
         raise ValueError(f"colormap {colormap!r} is not one of matplotlib's")
     colours = torch.from_numpy(colormaps[colormap](maps.detach().cpu().numpy())[..., :3]).to(images)
     cover = opacity * maps.to(images)[:, None]
-    return (1 - cover) * images + cover * colours.permute(0, 3, 1, 2)
+    grey = images.detach().mean(dim=1, keepdim=True)  # else one could not tell the map's colours from the picture's
+    return (1 - cover) * grey + cover * colours.permute(0, 3, 1, 2)
 
 
 # --- from maps to a map ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ._checks import check_number, check_whole_number
+from .local_change import LocalChanges, Place
 from .targets import Target, at_once, explaining, laid_out, quick_gradient, repeated, scores_of, settled, warn_of_zeros
 
 
@@ -153,17 +154,14 @@ def occlusion(
             for left in _starts(width, size[1], stride[1])
         ]
         target = _settled_for(model, images, target)
-        looks = [(slice(0), slice(0)), *windows]  # the first covers nothing
+        answers = _answers_to_covered(model, images, filling, size, len(windows))
+        looks = [(slice(0, 0), slice(0, 0)), *windows]  # the first covers nothing
         scores, done = [], 0
         for count in _parts(len(images) * len(looks), images[:1], batch_size):
             rows = torch.arange(done, done + count)
             pictures = rows.div(len(looks), rounding_mode="floor").to(images.device)
-            covered = laid_out(images[pictures])
-            for row, picture, look in zip(range(count), pictures.tolist(), (rows % len(looks)).tolist(), strict=True):
-                down, across = looks[look]
-                covered[row, :, down, across] = filling[picture, :, down, across]
+            logits = answers(pictures.tolist(), [looks[look] for look in (rows % len(looks)).tolist()])
             own = target[pictures] if isinstance(target, Tensor) else target
-            logits = model(covered)
             scores.append(scores_of(logits, settled(own, logits)))
             done += count
         found = torch.cat(scores).unflatten(0, (len(images), len(looks)))
@@ -174,6 +172,28 @@ def occlusion(
             covers[down, across] += 1
     warn_of_zeros(total, "no window changes the score")
     return total / covers
+
+
+_WORTH_CUTTING = 20 * 224 * 224  # pixels to look at in all: for less, to follow a forward pass takes too long
+
+
+def _answers_to_covered(
+    model: nn.Module, images: Tensor, filling: Tensor, size: tuple[int, int], windows: int
+) -> Callable[[Sequence[int], Sequence[Place]], Tensor]:
+    """What to ask for the logits of some of `images`, each with a window that holds what `filling` holds there."""
+    if images[:, 0].numel() * windows >= _WORTH_CUTTING:
+        local = LocalChanges.of(model, laid_out(images), size)
+        if local is not None:
+            return lambda pictures, places: local.logits(filling, pictures, places)
+
+    def answers(pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
+        covered = laid_out(images[list(pictures)])
+        for look, picture, (down, across) in zip(covered, pictures, places, strict=True):
+            look[:, down, across] = filling[picture, :, down, across]
+        logits: Tensor = model(covered)
+        return logits
+
+    return answers
 
 
 # --- gradients of pixels -----------------------------------------------------------------------------------------

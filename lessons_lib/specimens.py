@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -212,7 +212,10 @@ def _shapes(tagged: bool = False) -> Specimen:
     content = resources.files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes()
     model.load_state_dict(load(content))
     model.eval().requires_grad_(False)
-    pictures, truths, roles = _shapes_pictures(model, shortcut)
+    # Drawn when first asked for, which takes a second: many only want the network. And with a copy of it, on which
+    # nobody's hooks are then.
+    judge = copy.deepcopy(model)
+    shown = cache(lambda: _shapes_pictures(judge, shortcut))
     residual = cast(resnet.ResNet, model[1])
     weights = Weights(
         f"ResNet of this course, trained on shapes{' with tags' if tagged else ''}",
@@ -224,9 +227,9 @@ def _shapes(tagged: bool = False) -> Specimen:
         name=name,
         model=model,
         categories=shapes.CATEGORIES,
-        pictures=pictures,
-        truths=truths,
-        roles=roles,
+        pictures=_Later(lambda: shown().pictures),
+        truths=_Later(lambda: shown().truths),
+        roles=_Later(lambda: shown().roles),
         layers={name: residual.get_submodule(name) for name in ("stem", *residual.stages)},
         weights=weights,
         _draw=lambda count, seed: shapes.generate(count, _FIRST_SAMPLE_SEED + seed, shortcut=shortcut).images,
@@ -239,15 +242,39 @@ def _shapes_tagged() -> Specimen:
     return _shapes(tagged=True)
 
 
-def _shapes_pictures(
-    model: nn.Module, shortcut: Shortcut | None
-) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str]]:
+class _Later(Mapping[str, Any]):
+    """A mapping that is made when it is first looked into."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        self._make = make
+
+    def __getitem__(self, key: str) -> Any:
+        return self._make()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make())
+
+    def __len__(self) -> int:
+        return len(self._make())
+
+    def __repr__(self) -> str:
+        return repr(self._make())
+
+
+class _Shown(NamedTuple):
+    pictures: dict[str, Tensor]
+    truths: dict[str, tuple[str, ...]]
+    roles: dict[str, str]
+
+
+@torch.inference_mode(False)  # whoever asks first may be inside one, and these are for everybody
+def _shapes_pictures(model: nn.Module, shortcut: Shortcut | None) -> _Shown:
     """One picture of each category and one for each role, chosen among held-out ones by what the network says."""
     from . import shapes
 
     drawn = shapes.generate(_SHAPES_DRAWN, seed=_SHAPES_SEED, shortcut=shortcut)
-    with torch.no_grad():
-        logits = model(drawn.images)
+    with torch.no_grad():  # in parts, whose numbers still fit into the processor's own memory
+        logits = torch.cat([model(images) for images in drawn.images.split(50)])
     first, second = logits.topk(2, dim=1).values.T
     sure, answers = first - second, logits.argmax(dim=1)  # many a probability is 1 to rounding; no margin is
     right, alone = answers == drawn.labels, drawn.other_labels < 0
@@ -280,7 +307,7 @@ def _shapes_pictures(
         "texture": "bricks",
         "unknown": "astronaut",
     }
-    return pictures, truths, roles
+    return _Shown(pictures, truths, roles)
 
 
 # --- imagenet -------------------------------------------------------------------------------------------------

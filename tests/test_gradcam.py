@@ -487,17 +487,18 @@ def test_bad_pictures_are_named_by_every_method() -> None:
 # --- overlay -----------------------------------------------------------------------------------------------------
 
 
-def test_an_overlay_leaves_the_picture_where_the_map_is_zero() -> None:
+def test_an_overlay_greys_the_picture_and_leaves_it_alone_where_the_map_is_zero() -> None:
     images, maps = pictures(), torch.zeros(2, 64, 64)
     maps[:, :32] = 1.0
     found = overlay(images, maps, opacity=0.5, colormap="inferno")
     assert found.shape == images.shape
     assert found.min() >= 0 and found.max() <= 1
-    torch.testing.assert_close(found[:, :, 32:], images[:, :, 32:])
+    grey = images.mean(dim=1, keepdim=True).expand_as(images)
+    torch.testing.assert_close(found[:, :, 32:], grey[:, :, 32:])
     from matplotlib import colormaps
 
     top = torch.tensor(colormaps["inferno"](1.0)[:3], dtype=torch.float32).view(1, 3, 1, 1)
-    torch.testing.assert_close(found[:, :, :32], 0.5 * images[:, :, :32] + 0.5 * top)
+    torch.testing.assert_close(found[:, :, :32], 0.5 * grey[:, :, :32] + 0.5 * top)
 
 
 @pytest.mark.parametrize(

@@ -464,3 +464,17 @@ def test_without_the_authors_border_the_answers_stay_and_the_scores_are_a_third_
     ours, padded = specimen.model(pictures).max(1), theirs(pictures).max(1)
     assert torch.equal(ours.indices, padded.indices)
     torch.testing.assert_close(ours.values / padded.values, torch.full((len(pictures),), 4 / 3), rtol=0.03, atol=0)
+
+
+def test_pictures_drawn_under_hooks_and_in_inference_mode_are_those_drawn_outside() -> None:
+    usual, late = load_specimen("shapes"), load_specimen("shapes")
+    ran: list[nn.Module] = []
+    late.model.register_forward_hook(lambda module, inputs, output: ran.append(module))
+    nn.init.zeros_(next(late.model.parameters()))
+    with torch.inference_mode():
+        found = {name: late.pictures[name] for name in late.pictures}
+    assert not ran
+    assert dict(late.roles) == dict(usual.roles)
+    assert list(found) == list(usual.pictures)
+    assert all(torch.equal(found[name], usual.pictures[name]) for name in found)
+    assert not any(picture.is_inference() for picture in found.values())

@@ -26,6 +26,7 @@ READING_ORDER = (
     "filters",
     "activations",
     "maximization",
+    "local_change",
     "saliency",
     "gradcam",
     "fooling",
