@@ -51,6 +51,7 @@ student: $(VENV)/installed  ## write the edition without solutions into build/st
 
 bench: $(VENV)/installed $(VENV)-oracles/installed  ## our methods beside the peers': ratios measured side by side
 	@$(RUN)python tests/bench.py
+	@$(RUN)python tests/bench_explanations.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_lucent.py
 
 # An environment of its own: these libraries pin old versions of what the book needs new.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+_PAST_INT64 = 2**63  # what PyTorch can count to
 
-def check_whole_number(name: str, value: Any, least: int = 0, below: float = float("inf")) -> None:
+
+def check_whole_number(name: str, value: Any, least: int = 0, below: int = _PAST_INT64) -> None:
     """TypeError unless `value` is a whole number, NumPy's too; ValueError unless it lies in [least, below)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
     if not least <= int(value) < below:
-        also = "" if below == float("inf") else f", and below {below}"
+        also = "" if below == _PAST_INT64 and int(value) < least else f", and below {below}"
         raise ValueError(f"{name} must be {least} or more{also}, not {value}")
 
 

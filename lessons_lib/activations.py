@@ -112,7 +112,7 @@ def receptive_field(model: nn.Module, layer: nn.Module | str) -> ReceptiveField:
     try:
         _TracerTo(wanted).trace(model)
     except _Reached as reached:
-        return field_of(reached.output, dict(model.named_modules()), name)
+        return _field_of(reached.output, dict(model.named_modules()), name)
     except Exception as error:
         raise ValueError(f"model: its forward pass could not be followed to layer {name!r}: {error}") from error
     raise ValueError(f"layer {name!r} does not run in a forward pass of this model")
@@ -142,8 +142,7 @@ class _TracerTo(fx.Tracer):
         return output
 
 
-def field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str = "") -> ReceptiveField:
-    """As `receptive_field`, of the `output` of one operation in a recorded forward pass."""
+def _field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> ReceptiveField:
     before = {output}
     for node in reversed(output.graph.nodes):  # the graph lists each operation behind those it takes its inputs from
         if node in before:
@@ -156,17 +155,17 @@ def field_of(output: fx.Node, modules: Mapping[str, nn.Module], layer: str = "")
         seen = [field for source in node.all_input_nodes if (field := fields[source]) is not None]
         if node is images:
             fields[node] = ReceptiveField()
-        elif not seen or tells_only_the_size(node):
+        elif not seen or _tells_only_the_size(node):
             fields[node] = None
         else:
-            fields[node] = _through(reduce(_united, seen), _windows(node, modules, layer))
+            fields[node] = seen_through(reduce(united, seen), _windows(node, modules, layer))
     found = fields[output]
     if found is None:
         raise ValueError(f"layer {layer!r} does not depend on the picture")
     return found
 
 
-def _through(field: ReceptiveField, windows: tuple[_Window, _Window]) -> ReceptiveField:
+def seen_through(field: ReceptiveField, windows: tuple[Window, Window]) -> ReceptiveField:
     """The field of a number that looks through a window at numbers that have `field`."""
     sizes, strides, starts = zip(
         *(
@@ -178,7 +177,7 @@ def _through(field: ReceptiveField, windows: tuple[_Window, _Window]) -> Recepti
     return ReceptiveField(sizes, strides, starts)
 
 
-def _united(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
+def united(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
     """The smallest field that holds those of two branches."""
     if one.stride != other.stride:
         raise ValueError(f"model: branches with the strides {one.stride} and {other.stride} meet: which one is meant?")
@@ -187,7 +186,7 @@ def _united(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
     return ReceptiveField((max(bottom, down) - start[0], max(right, last) - start[1]), one.stride, start)
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """What an operation sees of its input along one direction."""
 
     size: int = 1
@@ -226,7 +225,7 @@ _POOLING_FUNCTIONS = {
 }
 
 
-def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tuple[_Window, _Window]:
+def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tuple[Window, Window]:
     """What an operation sees of its input, along rows and along columns."""
     on_the_way = f"layer {layer!r} has no receptive field that could be told: on the way to it runs"
     if node.op == "call_module":
@@ -237,7 +236,8 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
             pointwise, whole = False, True  # without a stored mean it takes that of the picture
         if isinstance(module, nn.Conv2d):
             windows = _sliding(module.kernel_size, module.stride, module.padding, module.dilation)
-            if module.padding_mode != "zeros" and any(2 * w.padding > w.size - 1 for w in windows):
+            uneven = module.padding == "same" and any(w.size % 2 == 0 for w in windows)  # one more at the end
+            if module.padding_mode != "zeros" and (uneven or any(2 * w.padding > w.size - 1 for w in windows)):
                 raise ValueError(f"{on_the_way} {what} that copies pixels from outside the window to the border")
             if module.padding_mode == "circular":
                 raise ValueError(f"{on_the_way} {what} that wraps around the border")
@@ -258,13 +258,13 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
             kernel: Any = given["kernel_size"]
             return _sliding(kernel, given.get("stride"), given.get("padding", 0), given.get("dilation", 1))
     if pointwise:
-        return _Window(), _Window()
+        return Window(), Window()
     if whole:
         raise ValueError(f"{on_the_way} {what}, which looks at all places of a map at once")
     raise ValueError(f"{on_the_way} {what}, which is not known here")
 
 
-def _sliding(kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[_Window, _Window]:
+def _sliding(kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Window, Window]:
     kernels, dilations = _pair(kernel), _pair(dilation)
     sizes = [step * (length - 1) + 1 for length, step in zip(kernels, dilations, strict=True)]
     strides = kernels if stride is None else _pair(stride)
@@ -272,7 +272,7 @@ def _sliding(kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[_Wi
         paddings = [(size - 1) // 2 if padding == "same" else 0 for size in sizes]
     else:
         paddings = list(_pair(padding))
-    rows, columns = (_Window(*window) for window in zip(sizes, strides, paddings, strict=True))
+    rows, columns = (Window(*window) for window in zip(sizes, strides, paddings, strict=True))
     return rows, columns
 
 
@@ -281,8 +281,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return first, rest[0] if rest else first
 
 
-def tells_only_the_size(node: fx.Node) -> bool:
-    """Whether an operation of a recorded forward pass asks for the shape of a tensor, not for its numbers."""
+def _tells_only_the_size(node: fx.Node) -> bool:
     return (node.op == "call_method" and node.target in ("size", "dim")) or (
         node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
     )

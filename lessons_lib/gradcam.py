@@ -6,17 +6,16 @@ that any network will do (Selvaraju et al., 2017). Its family differs in one thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from ._checks import check_number
 from .hooks import Capture, check_runs_once, named_layers
-from .saliency import gradient_rule, guided_rule, relu_rule
+from .saliency import check_relus_show, gradient_rule, guided_rule, relu_rule
 from .targets import (
     Target,
     at_once,
@@ -161,12 +160,13 @@ def ablation_cam(
 
     def maps(seen: Tensor, target: Any) -> tuple[Tensor, Any]:
         (module,) = named_layers(model, layer).values()
-        with Capture(model, layer, gradients=True) as captured, _LinearBehind(module) as behind:
+        with Capture(model, layer, gradients=True) as captured:
             logits = model(laid_out(seen))
-        activations = _feature_maps(captured).detach()
+        maps = _feature_maps(captured)
+        activations = maps.detach()
         target = settled(target, logits)
         scores = scores_of(logits, target)
-        if behind.linear and isinstance(target, Tensor):
+        if isinstance(target, Tensor) and _is_linear(logits, maps):
             # Then a map takes with it exactly what its gradient says: no need to try.
             (gradients,) = captured.gradients(scores).values()
             lost = (gradients * activations).sum(dim=(2, 3))
@@ -189,6 +189,7 @@ def guided_grad_cam(
     The map is in [0, 1], or with `raw` as large as it came. Source: Selvaraju et al., 2017.
     """
     with explaining(model, images, target):
+        check_relus_show(model)
         _check_layer(model, layer, images)
         pixels = images.detach().clone().requires_grad_()
         # One forward pass for both: the map takes the ordinary way back, guided backpropagation its own.
@@ -221,14 +222,15 @@ def overlay(images: Tensor, maps: Tensor, *, opacity: float = 0.9, colormap: str
         raise ValueError(
             f"maps must have the shape (N, H, W) for images (N, 3, H, W) {tuple(images.shape)}, not {came}"
         )
-    if not (maps.min() >= 0 and maps.max() <= 1):
+    maps = maps.detach().float()
+    if not (maps.min() >= 0 and maps.max() <= 1 + 1e-5):
         raise ValueError(f"maps must lie in [0, 1], not in [{maps.min():.3g}, {maps.max():.3g}]")
     from matplotlib import colormaps
 
     if colormap not in colormaps:
         raise ValueError(f"colormap {colormap!r} is not one of matplotlib's")
-    colours = torch.from_numpy(colormaps[colormap](maps.detach().cpu().numpy())[..., :3]).to(images)
-    cover = opacity * maps.to(images)[:, None]
+    colours = torch.from_numpy(colormaps[colormap](maps.cpu().numpy())[..., :3]).to(images)
+    cover = opacity * maps.clamp(max=1).to(images)[:, None]
     grey = images.detach().mean(dim=1, keepdim=True)  # else one could not tell the map's colours from the picture's
     return (1 - cover) * grey + cover * colours.permute(0, 3, 1, 2)
 
@@ -346,7 +348,7 @@ def _scores_without_each(
         try:
             rows = range(0, len(images), pictures)
             return torch.cat([scores(row, min(row + pictures, len(images)), repeat) for row in rows])
-        except RuntimeError:
+        except Exception:
             # What passes the layer by, such as a shortcut, has a batch of another size. One picture fits to any number
             # in a sum; where even that fails, all that comes before the layer is made anew for each copy as well.
             if repeat:
@@ -354,42 +356,22 @@ def _scores_without_each(
     raise AssertionError("the last way either answers or raises")
 
 
-class _LinearBehind(TorchFunctionMode):
-    """Within the `with`, notes whether all that runs behind `layer` is linear in what the layer puts out."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.linear = True
-        self._layer, self._reached = layer, False
-
-    def __enter__(self) -> Self:
-        self._hook = self._layer.register_forward_hook(self._reach)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._hook.remove()
-        if self._reached:
-            super().__exit__(*error)
-
-    def _reach(self, layer: nn.Module, inputs: Any, output: Any) -> None:
-        self._reached = True
-        super().__enter__()  # only from here on, for to look at every function takes time
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        switched_off = func is functional.dropout and not kwargs.get("training", True)
-        if func not in _LINEAR and not switched_off:
-            self.linear = False
-        return func(*args, **kwargs)
+def _is_linear(logits: Tensor, maps: Tensor) -> bool:
+    """Whether all between the captured `maps` and `logits` is linear, a bias included: autograd has it on record."""
+    node: Any = logits.grad_fn
+    while getattr(node, "variable", None) is not maps:
+        before = [] if node is None else [source for source, _ in node.next_functions if source is not None]
+        if len(before) != 1 or node.name().rstrip("0123456789") not in _LINEAR:
+            return False
+        (node,) = before
+    return True
 
 
-# What heads are made of, a bias included. Of other functions it is not known here whether they are linear.
+# Of the operations that heads are made of those whose result grows in step with the one input that a gradient goes to.
 _LINEAR = {
-    *(functional.adaptive_avg_pool2d, functional.avg_pool2d, functional.linear, torch.flatten, torch.mean),
-    *(Tensor.flatten, Tensor.mean, Tensor.view, Tensor.reshape, Tensor.squeeze, Tensor.size),
-    *(Tensor.shape.__get__, Tensor.requires_grad.__get__),  # type: ignore[attr-defined]
+    *("AddmmBackward", "MmBackward", "LinearBackward", "ConvolutionBackward", "TBackward"),
+    *("MeanBackward", "SumBackward", "AvgPool2DBackward", "AdaptiveAvgPool2DBackward"),
+    *("ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "SqueezeBackward", "CloneBackward"),
 }
 
 

@@ -170,7 +170,7 @@ class _Stopped(Exception):
         self.by = by
 
 
-_RUN_ONCE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_RUN_ONCE: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]] = weakref.WeakKeyDictionary()
 
 
 def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tensor) -> None:
@@ -179,12 +179,13 @@ def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tenso
     A forward pass that stops behind the first run cannot see the others. Looks, with the first of `images`
     (N, C, H, W), at what is likely to be used again, layers without weights and those that have two names; and once.
     """
-    unknown = {layer: 0 for layer in layers if layer not in _RUN_ONCE}
+    once = _RUN_ONCE.setdefault(model, weakref.WeakSet())
+    unknown = {layer: 0 for layer in layers if layer not in once}
     if unknown:
         registered = Counter(module for _, module in model.named_modules(remove_duplicate=False))
         weightless = {layer for layer in unknown if next(layer.parameters(), None) is None}
-        _RUN_ONCE.update(layer for layer in unknown if registered[layer] == 1 and layer not in weightless)
-        unknown = {layer: 0 for layer in unknown if layer not in _RUN_ONCE}
+        once.update(layer for layer in unknown if registered[layer] == 1 and layer not in weightless)
+        unknown = {layer: 0 for layer in unknown if layer not in once}
     if not unknown:
         return
 
@@ -199,7 +200,7 @@ def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tenso
     for name, layer in model.named_modules():
         if unknown.get(layer, 0) > 1:
             raise ValueError(f"layer {name!r} runs more than once in a forward pass: which output is meant?")
-    _RUN_ONCE.update(layer for layer, runs in unknown.items() if runs)
+    once.update(layer for layer, runs in unknown.items() if runs)
 
 
 def check_model(model: Any) -> None:

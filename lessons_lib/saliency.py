@@ -7,6 +7,7 @@ where a score is saturated; each of the other methods mends one such failing, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ._checks import check_number, check_whole_number
-from .local_change import LocalChanges, Place
+from ._local_change import LocalChanges, OtherPass, Place
+from .hooks import check_model
 from .targets import Target, at_once, explaining, laid_out, quick_gradient, repeated, scores_of, settled, warn_of_zeros
 
 
@@ -181,12 +183,13 @@ def _answers_to_covered(
     model: nn.Module, images: Tensor, filling: Tensor, size: tuple[int, int], windows: int
 ) -> Callable[[Sequence[int], Sequence[Place]], Tensor]:
     """What to ask for the logits of some of `images`, each with a window that holds what `filling` holds there."""
-    if images[:, 0].numel() * windows >= _WORTH_CUTTING:
-        local = LocalChanges.of(model, laid_out(images), size)
-        if local is not None:
-            return lambda pictures, places: local.logits(filling, pictures, places)
+    worth = images[:, 0].numel() * windows >= _WORTH_CUTTING
+    local = LocalChanges.of(model, laid_out(images), filling, size) if worth else None
 
     def answers(pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
+        if local is not None:
+            with suppress(OtherPass):
+                return local.logits(filling, pictures, places)
         covered = laid_out(images[list(pictures)])
         for look, picture, (down, across) in zip(covered, pictures, places, strict=True):
             look[:, down, across] = filling[picture, :, down, across]
@@ -262,7 +265,15 @@ def guided_rule(gradient: Tensor, was_on: Tensor) -> Tensor:
     return gradient.clamp(min=0) * was_on
 
 
+def check_relus_show(model: nn.Module) -> None:
+    """ValueError where a part of `model` is compiled, so that what it calls cannot be seen from outside."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError("model: a part of it is scripted, and hides its ReLUs. Use the network as it was before")
+
+
 def _with_relu_rule(rule: Rule, model: nn.Module, images: Tensor, target: Target) -> Tensor:
+    check_model(model)
+    check_relus_show(model)
     with explaining(model, images, target), relu_rule(rule) as relus:
         gradient, _ = _gradient(model, images, target)
     if not relus.met:
@@ -344,6 +355,8 @@ def _broadcast(name: str, value: float | Tensor, images: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         check_number(name, value)
         value = torch.tensor(float(value))
+    if not value.isfinite().all():
+        raise ValueError(f"{name} must be finite: it holds NaN or infinity")
     try:
         return value.detach().to(images).expand(images.shape)
     except RuntimeError:

@@ -15,6 +15,7 @@ from functools import cache
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -144,7 +145,7 @@ def load_specimen(name: str | None = None, *, network: str | None = None) -> Spe
     if network is not None and asked not in (None, "imagenet"):
         raise ValueError(f"network {network!r} goes with the specimen 'imagenet', not with {asked!r}")
     # New networks draw random weights before they get theirs: a chapter's own random numbers must not shift by that.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         if network is not None:
             specimen = _torchvision(network)
         elif asked is not None:
@@ -215,7 +216,12 @@ def _shapes(tagged: bool = False) -> Specimen:
     # Drawn when first asked for, which takes a second: many only want the network. And with a copy of it, on which
     # nobody's hooks are then.
     judge = copy.deepcopy(model)
-    shown = cache(lambda: _shapes_pictures(judge, shortcut))
+    drawn, lock = cache(lambda: _shapes_pictures(judge, shortcut)), Lock()
+
+    def shown() -> _Shown:
+        with lock:  # two threads that ask first get the same
+            return drawn()
+
     residual = cast(resnet.ResNet, model[1])
     weights = Weights(
         f"ResNet of this course, trained on shapes{' with tags' if tagged else ''}",
@@ -259,6 +265,9 @@ class _Later(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self._make())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self._make()),)  # a copy of it is a plain one
 
 
 class _Shown(NamedTuple):

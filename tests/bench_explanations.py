@@ -10,18 +10,18 @@ settings counts. The record goes into the book, to the page "How fast".
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import multiprocessing
+import os
 import platform
 import statistics
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lessons_lib import gradcam, saliency
 from lessons_lib.hooks import Capture, frozen
 
 RECORD = Path(__file__).resolve().parents[1] / "book" / "_static" / "how_fast.json"
+PLOT = RECORD.with_suffix(".png")
 STEPS = 50
 LAYERS = {"resnet18": ("layer4", "layer1"), "squeezenet1_0": ("features.12", "features.3")}
 WINDOW = {224: (32, 16), 32: (8, 4)}
@@ -209,15 +210,14 @@ def measured(method: str, network: str, size: int, batch: int) -> dict[str, Any]
         cell.ours()
         name, peer = min(peers.items(), key=lambda item: seconds(item[1]))
     base, times = cell.unavoidable()
-    pairs = []
-    while len(pairs) < 5 and (len(pairs) < 1 or sum(sum(pair) for pair in pairs) < 40):
-        pairs.append((settled_seconds(cell.ours), settled_seconds(peer), times * settled_seconds(base)))
-    ours, theirs, least = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b, _ in pairs)
-    if network == "resnet18":
-        aim = AIMS[method][2 if size == 32 else 0 if batch == 1 else 1]
-    else:
-        aim = 0.8 * statistics.median(b / c for _, b, c in pairs)
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < 5 and sum(map(sum, pairs)) < 20:
+        pairs.append((settled_seconds(cell.ours), settled_seconds(peer)))
+    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+    least = times * settled_seconds(base)
+    ratio = statistics.median(b / a for a, b in pairs)
+    asked = AIMS[method][2 if size == 32 else 0 if batch == 1 else 1]
+    aim = asked if network == "resnet18" else 0.8 * theirs / least
     return {
         "method": method, "network": network, "size": size, "batch": batch, "peer": name, "pairs": len(pairs),
         "ratio": ratio, "aim": aim, "ours_ms": 1000 * ours, "peer_ms": 1000 * theirs, "least_ms": 1000 * least,
@@ -231,39 +231,39 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def peak_of(function: Callable[[], Any]) -> int:
-    """How many bytes more than before the process held at its highest, looked at all the time. Linux only."""
-    before, highest, done = resident(), 0, threading.Event()
+def peak_of(function: Callable[[], Any], seconds: float) -> int:
+    """How many bytes more than before the process held at its highest, looked at all the time. Linux only.
 
-    def watch() -> None:
-        nonlocal highest
-        while not done.is_set():
-            highest = max(highest, resident())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        function()
-    finally:
-        done.set()
-        watcher.join()
+    A method that is not through by then has long been at its highest: it goes on picture by picture.
+    """
+    before, highest = resident(), 0
+    worker = threading.Thread(target=function, daemon=True)
+    worker.start()
+    end = time.monotonic() + seconds
+    while worker.is_alive() and time.monotonic() < end:
+        highest = max(highest, resident())
+        time.sleep(0.001)
     return highest - before
 
 
-def memory(method: str, network: str, size: int, batch: int) -> tuple[float, float]:
+def memory(*cell: Any) -> tuple[float, float]:
     """Megabytes that ours and the peer's, each in a process of its own, need besides the network."""
+    # From a process that has the libraries and has not yet computed anything: what it takes to be there does not count.
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload(["captum.attr", "pytorch_grad_cam", "torchvision.models", "lessons_lib.gradcam"])
     found = []
     for who in ("ours", "peer"):
-        command = [sys.executable, __file__, "--memory-of", who, method, network, str(size), str(batch)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(float(ended.stdout.split()[-1]))
+        told, tell = start.Pipe(duplex=False)
+        process = start.Process(target=tell_memory, args=(tell, who, *cell))
+        process.start()
+        tell.close()
+        found.append(told.recv() / 2**20)
+        process.join()
     return found[0], found[1]
 
 
-def print_memory(who: str, method: str, network: str, size: int, batch: int) -> None:
-    for library in ("captum.attr", "pytorch_grad_cam"):  # what it takes to be there does not count
-        importlib.import_module(library)
+def tell_memory(tell: Any, who: str, method: str, network: str, size: int, batch: int) -> None:
+    quiet()
     cell = Cell(method, network, size, batch, short=True)
     with torch.no_grad():
         cell.model(cell.images[:1])
@@ -271,7 +271,15 @@ def print_memory(who: str, method: str, network: str, size: int, batch: int) -> 
     # The setting that is the quickest here: about as many at once as ours takes.
     wanted = [n for n in cell.at_once if n * size**2 <= 8 * 224**2] or cell.at_once[:1]
     name = f"Captum, {wanted[-1]} at once" if len(peers) > 1 else next(iter(peers))
-    print(peak_of(cell.ours if who == "ours" else peers[name]) / 2**20)
+    tell.send(peak_of(cell.ours if who == "ours" else peers[name], seconds=30))
+    os._exit(0)  # whatever still runs
+
+
+def quiet() -> None:
+    import tqdm
+
+    warnings.simplefilter("ignore")
+    tqdm.tqdm = lambda steps, **_: steps
 
 
 # --- the whole table ---------------------------------------------------------------------------------------------
@@ -285,20 +293,38 @@ def cells() -> Iterator[tuple[str, str, int, int]]:
                     yield method, network, size, batch
 
 
+def draw(record: dict[str, Any]) -> None:
+    """The plot of the page, with the hash of what it shows: a test tells when it is no longer that of the record."""
+    from hashlib import sha256
+
+    from lessons_lib.plots import BLUE, GREY, ORANGE, subplots
+
+    figure, panels = subplots(len(LAYERS), 1, alt="How many times as fast", height=5 * len(LAYERS), sharex=True)
+    methods = list(AIMS)
+    for axes, network in zip(panels, LAYERS, strict=True):
+        for (size, color), (batch, marker) in product(((224, BLUE), (32, ORANGE)), ((1, "o"), (16, "s"))):
+            shown = [c for c in record["cells"] if (c["network"], c["size"], c["batch"]) == (network, size, batch)]
+            places = [methods.index(cell["method"]) for cell in shown]
+            label = f"{size} px, {batch} at once"
+            ratios = [cell["ratio"] for cell in shown]
+            axes.plot(ratios, places, marker, color=color, label=label, alpha=0.8, markersize=7, linestyle="none")
+        axes.axvline(1, color=GREY, linewidth=1)
+        axes.set(xscale="log", title=network, yticks=range(len(methods)), yticklabels=methods)
+        axes.set(xticks=[1, 3, 10, 30, 100, 300], xticklabels=["1", "3", "10", "30", "100", "300"])
+        axes.minorticks_off()
+        axes.invert_yaxis()
+    panels[-1].set_xlabel("times as fast as the library")
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
+    hashed = sha256(json.dumps(record["cells"], sort_keys=True).encode()).hexdigest()
+    figure.savefig(PLOT, dpi=2 * 96, metadata={"Source": hashed})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="a part of a method's name")
+    parser.add_argument("--only", default="", help='a part of "METHOD NETWORK SIZE BATCH"')
     parser.add_argument("--resume", action="store_true", help="keep what the record has, and measure the rest")
-    parser.add_argument("--memory-of", nargs=5)
     asked = parser.parse_args()
-    warnings.simplefilter("ignore")
-    import tqdm
-
-    tqdm.tqdm = lambda steps, **_: steps
-    if asked.memory_of:
-        who, method, network, size, batch = asked.memory_of
-        print_memory(who, method, network, int(size), int(batch))
-        return
+    quiet()
     record: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": f"{torch.get_num_threads()} CPU threads, {platform.system()}, Python {platform.python_version()}",
@@ -307,20 +333,22 @@ def main() -> None:
     }
     if asked.resume or asked.only:
         record["cells"] = json.loads(RECORD.read_text("utf-8"))["cells"]
-    key = ("method", "network", "size", "batch")
-    for cell in cells():
+    key, order = ("method", "network", "size", "batch"), list(cells())
+    for cell in order:
         known = [one for one in record["cells"] if tuple(one[k] for k in key) == cell]
-        if asked.only not in cell[0] or (asked.resume and known):
+        if asked.only not in " ".join(map(str, cell)) or (asked.resume and known):
             continue
         found = measured(*cell)
         found["ours_mb"], found["peer_mb"] = memory(*cell)
         record["cells"] = [one for one in record["cells"] if one not in known] + [found]
+        record["cells"].sort(key=lambda one: order.index(tuple(one[k] for k in key)))
         told = (
             "{network:14} {size:3} px, batch {batch:2}  {method:24} {ratio:7.2f} x (aim {aim:6.2f})  {ours_ms:9.1f} ms"
         )
         told += " against {peer_ms:9.1f}, {ours_mb:6.0f} MB against {peer_mb:6.0f}  [{peer}]"
         print(told.format(**found), flush=True)
         RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    draw(record)
 
 
 if __name__ == "__main__":

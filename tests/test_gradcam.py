@@ -219,7 +219,7 @@ def test_grad_cam_plus_plus_is_the_papers_formula(name: str, layer: str) -> None
     [
         ("shapes", "resnet.stage4"),  # nothing but a linear head behind it
         ("resnet18", "layer2"),
-        ("resnet18", "layer3.0.conv1"),  # a shortcut passes it by: to be added
+        ("shapes", "resnet.stage3.0.conv1"),  # a shortcut passes it by: to be added
         ("squeezenet", "features.5.expand3x3_activation"),  # another branch does: to be put beside it
         ("mobilenet_v3_small", "features.4.block.0"),
         ("in_place", "features.7"),
@@ -518,3 +518,53 @@ def test_a_bad_overlay_is_named(arguments: Any, error: type[Exception], words: s
         overlay(pictures(), torch.rand(2, 64, 64), opacity=2)
     with pytest.raises(ValueError, match="colormap"):
         overlay(pictures(), torch.rand(2, 64, 64), colormap="jetty")
+
+
+# --- what is linear ----------------------------------------------------------------------------------------------
+
+
+@torch.jit.script
+def _squared(x: Tensor) -> Tensor:
+    return x * x
+
+
+class _EndsIn(nn.Module):
+    """One convolution and, behind it, the mean over places and a head that is not linear, whatever it looks like."""
+
+    def __init__(self, head: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 4, 3), head
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.device("cpu"):
+            y = self.layer(x)
+        return self.head(y.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    "head", [_squared, lambda p: p * p, lambda p: (p[:, None] @ p[..., None])[:, 0], lambda p: 1 / (p + 2)]
+)
+def test_a_head_that_is_not_linear_is_tried_out_by_ablation(head: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, images = _EndsIn(head).double().eval(), pictures(1, 16, torch.float64)
+    weights = []
+    with torch.no_grad():
+        maps, whole = model.layer(images), model(images)[0, 0]
+        for channel in range(4):
+            pooled = maps.clone()
+            pooled[:, channel] = 0
+            weights.append((whole - head(pooled.mean(dim=(2, 3)))[0, 0]) / whole.abs())
+    wanted = (torch.stack(weights)[None, :, None, None] * maps).sum(dim=1)
+    assert relative(ablation_cam(model, images, "layer", 0, raw=True), wanted) < 1e-9
+
+
+def test_a_map_of_true_and_false_is_laid_over_as_ones_and_zeros() -> None:
+    images, maps = pictures(), torch.rand(2, 64, 64) > 0.5
+    torch.testing.assert_close(overlay(images, maps), overlay(images, maps.float()))
+
+
+def test_a_scripted_part_that_would_hide_its_relus_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU()), nn.Conv2d(4, 2, 3), nn.ReLU())
+    model = nn.Sequential(model, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match="scripted"):
+        guided_grad_cam(model, pictures(), "0.0", 1)

@@ -478,3 +478,12 @@ def test_pictures_drawn_under_hooks_and_in_inference_mode_are_those_drawn_outsid
     assert list(found) == list(usual.pictures)
     assert all(torch.equal(found[name], usual.pictures[name]) for name in found)
     assert not any(picture.is_inference() for picture in found.values())
+
+
+def test_a_specimen_opened_in_inference_mode_can_be_asked_for_gradients() -> None:
+    with torch.inference_mode():
+        opened = load_specimen("shapes")
+        picture = opened.example("clear")[None]
+    pixels = picture.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(opened.model(pixels).sum(), pixels)
+    assert gradient.abs().max() > 0

@@ -26,7 +26,6 @@ READING_ORDER = (
     "filters",
     "activations",
     "maximization",
-    "local_change",
     "saliency",
     "gradcam",
     "fooling",

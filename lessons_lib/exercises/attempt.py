@@ -136,6 +136,11 @@ def _settings_kept() -> Iterator[None]:
 
 def _change(before: Any, after: Any) -> str:
     """What a function did to an argument, in words; nothing where it is after the call what it was before."""
+    if isinstance(before, nn.Module) and not _same(before, after):
+        return (
+            "has changed the network that it was given: its mode, its hooks, its weights, or their `.grad`. "
+            "`.backward()` fills that of every weight on the way; `torch.autograd.grad(score, x)` fills none."
+        )
     if not _same(before, after):
         return (
             f"has changed {_describe(after)} that it was given. "
@@ -184,8 +189,6 @@ def _state(model: nn.Module) -> list[tuple[Any, ...]]:
 def _describe(argument: Any) -> str:
     if isinstance(argument, Tensor):
         return f"the tensor of shape {tuple(argument.shape)}"
-    if isinstance(argument, nn.Module):
-        return "the network (its mode, its hooks, its weights, or the gradients that `.backward()` leaves in them)"
     return f"the {type(argument).__name__}"
 
 

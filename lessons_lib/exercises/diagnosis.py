@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .attempt import SECONDS, Outcome, OutOfTime, attempt
-from .exercise import Exercise, Verdict
+from .exercise import Exercise, Mistake, Verdict
 
 STUB = "replace this line by your answer"
 """The words of the NotImplementedError in an exercise's stub."""
@@ -106,9 +106,8 @@ def _named(
     wanted: Mapping[str, Any] | None,
 ) -> str:
     """The words for the mistake that the outcomes equal: with `wanted`, if need be only where they are finite."""
-    theirs = [(mistake, attempt(mistake.answer, cases)[0]) for mistake in exercise.mistakes]
-    for mistake, found in theirs:
-        if outcome_distance(outcomes, found) <= exercise.tolerance:
+    for mistake in exercise.mistakes:
+        if _is_theirs(exercise, mistake, cases, outcomes):
             return mistake.words
     if wanted is None:
         return ""
@@ -116,11 +115,26 @@ def _named(
     right = {about: _filled(outcomes[about], Outcome(answer)) for about, answer in wanted.items()}
     if outcome_distance(right, {about: Outcome(answer) for about, answer in wanted.items()}) <= exercise.tolerance:
         return ""  # what is finite is right
-    for mistake, found in theirs:
-        filled = {about: _filled(outcomes[about], found[about]) for about in outcomes}
-        if outcome_distance(filled, found) <= exercise.tolerance:
+    for mistake in exercise.mistakes:
+        if _is_theirs(exercise, mistake, cases, outcomes, where_finite=True):
             return f"{mistake.words} And some numbers are not finite (NaN): where do you divide by zero?"
     return ""
+
+
+def _is_theirs(
+    exercise: Exercise,
+    mistake: Mistake,
+    cases: Mapping[str, tuple[Any, ...]],
+    outcomes: Mapping[str, Outcome],
+    where_finite: bool = False,
+) -> bool:
+    """Whether the mistake has the same outcomes. Most differ in the first case: then the others are not tried."""
+    for about, arguments in cases.items():
+        found = attempt(mistake.answer, {about: arguments})[0][about]
+        outcome = _filled(outcomes[about], found) if where_finite else outcomes[about]
+        if _case_distance(outcome, found) > exercise.tolerance:
+            return False
+    return True
 
 
 def _filled(outcome: Outcome, other: Outcome) -> Outcome:

@@ -229,7 +229,7 @@ _ALPHAS = Exercise(
     number="6.1",
     title="How much each channel matters",
     prompt="Return the gradient of each picture's own target logit with respect to its activations (N, C, h, w), "
-    "averaged over the places: (N, C).",
+    "averaged over the places: (N, C). Leave nothing behind in the head.",
     reference=_alphas,
     cases=_heads_and_activations,
     alternatives=(_picture_by_picture, _by_vjp),
@@ -853,6 +853,20 @@ def _map_stretched(guided: Tensor, maps: Tensor) -> Tensor:
     return guided * ((large - _lowest(large)) / (_highest(large) - _lowest(large)))[:, None]
 
 
+def _map_up_to_one_before(guided: Tensor, maps: Tensor) -> Tensor:
+    upward = maps.relu()
+    return guided * _fitted(upward / _highest(upward).clamp(min=1e-9), guided)[:, None]
+
+
+def _first_map_for_all(guided: Tensor, maps: Tensor) -> Tensor:
+    return guided * _fitted(maps[:1].relu(), guided)[:, None]
+
+
+def _product_up_to_one(guided: Tensor, maps: Tensor) -> Tensor:
+    product = _guided_grad_cam(guided, maps)
+    return product / product.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9)
+
+
 def _batch_up_to_one(guided: Tensor, maps: Tensor) -> Tensor:
     large = _fitted(maps.relu(), guided)
     return guided * (large / large.max())[:, None]
@@ -954,6 +968,19 @@ _GUIDED_GRAD_CAM = Exercise(
             "above 0. Only cut off what is below 0.",
         ),
         Mistake(
+            _map_up_to_one_before,
+            "You divide each map by its maximum before you enlarge it. The prompt asks for the raw maps, as large as "
+            "they came.",
+        ),
+        Mistake(
+            _first_map_for_all,
+            "You lay the first picture's map over all of them. Each picture has its own.",
+        ),
+        Mistake(
+            _product_up_to_one,
+            "You divide the product by its largest number. Leave it as it comes; what draws it can do that.",
+        ),
+        Mistake(
             _batch_up_to_one,
             "You divide by the maximum of the batch: a picture's answer would depend on the others. Do not divide.",
         ),
@@ -1015,7 +1042,7 @@ class _AnswersTwice(nn.Module):
     def forward(self, activations: Tensor) -> Tensor:
         self.calls += 1
         if self.calls > 2:
-            raise RuntimeError("this head answers twice: once for the pictures, once for all ablated copies in a batch")
+            raise RuntimeError("a third call of `head`: one is enough for the pictures, one for all copies in a batch")
         logits: Tensor = self.head(activations)
         return logits
 
@@ -1024,7 +1051,7 @@ def _heads_to_ablate() -> dict[str, tuple[Head, Tensor, Tensor]]:
     random = torch.Generator().manual_seed(7)
     with torch.random.fork_rng(devices=[]):
         five = _random_head((4, 5, 3), classes=5, seed=8, bias=5.0)
-        three = _random_head((3, 4, 4), classes=3, seed=9, bias=4.0).requires_grad_(False)
+        three = _random_head((3, 4, 4), classes=3, seed=9, bias=-4.0).requires_grad_(False)
         twice = _AnswersTwice(_random_head((4, 4, 3), classes=4, seed=10, bias=6.0))
     return {
         "two pictures with different targets": (
@@ -1032,7 +1059,7 @@ def _heads_to_ablate() -> dict[str, tuple[Head, Tensor, Tensor]]:
             0.2 + torch.rand(2, 4, 5, 3, generator=random),
             torch.tensor([3, 0]),
         ),
-        "one picture and a frozen head": (three, 0.2 + torch.rand(1, 3, 4, 4, generator=random), torch.tensor([2])),
+        "a score below 0 and a frozen head": (three, 0.2 + torch.rand(1, 3, 4, 4, generator=random), torch.tensor([2])),
         "two pictures and a linear head": (
             _mean_of_votes,
             torch.rand(2, 4, 4, 2, generator=random),
@@ -1112,6 +1139,11 @@ def _lost_in_points(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
 
 def _score_without(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
     return _two_scores(head, _without_each(activations), activations, targets)[1]
+
+
+def _over_the_size(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
+    whole, without = _two_scores(head, _without_each(activations), activations, targets)
+    return (whole - without) / whole.abs()
 
 
 def _share_that_is_left(head: Head, activations: Tensor, targets: Tensor) -> Tensor:
@@ -1246,9 +1278,13 @@ _ABLATION_WEIGHTS = Exercise(
     mistakes=(
         Mistake(
             _one_after_the_other,
-            "You call `head` again and again, for each channel or each picture. The numbers are right, but with 512 "
-            "channels it takes far longer than it has to. Put all N x C copies into one batch, and call it once for "
-            "them.",
+            "The numbers are right, but you call `head` more than twice. With 512 channels that takes far longer than "
+            "it has to: once for the pictures as they are, and once for all N x C copies in one batch.",
+        ),
+        Mistake(
+            _over_the_size,
+            "You divide by the *size* of the score. Where a score is negative that is wiser, and the library does it, "
+            "too. But the formula here is the paper's: divide by the score itself.",
         ),
         Mistake(
             _lost_in_points,
@@ -1575,8 +1611,8 @@ _PLUS_PLUS_WEIGHTS = Exercise(
     number="6.5",
     title="Grad-CAM++",
     prompt="Return Grad-CAM++'s weight of each channel, (N, C), from activations of 0 or more and their gradients g, "
-    "both (N, C, h, w): the sum over the places of alpha times relu(g), with alpha g^2 / (2 g^2 + S g^3), S the sum of "
-    "the channel's activations, and alpha 0 where g is 0.",
+    "both (N, C, h, w): the sum over the places of a times relu(g), with a = g^2 / (2 g^2 + S g^3), S the sum of "
+    "the channel's activations, and a = 0 where g is 0.",
     reference=_plus_plus_weights,
     cases=_activations_and_gradients,
     alternatives=(_shortened, _channel_by_channel),
@@ -1597,12 +1633,12 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         ),
         Mistake(
             _mean_of_places,
-            "You take the mean over the places. In Grad-CAM++ it is a sum: alpha does already what the mean did.",
+            "You take the mean over the places. In Grad-CAM++ it is a sum: `a` does already what the mean did.",
         ),
         Mistake(
             _activation_of_the_place,
             "Beside the cube stands the activation of the place itself. There belongs the sum over *all* places of "
-            "the channel: it has letters of its own in the formula, a and b, not i and j.",
+            "the channel, S.",
         ),
         Mistake(
             _mean_of_the_activations,
@@ -1619,19 +1655,19 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         ),
         Mistake(
             _every_share_one,
-            "Alpha is missing: you add up the positive gradients, every place with the same share.",
+            "`a` is missing: you add up the positive gradients, every place with the same share.",
         ),
         Mistake(
             _plain_mean,
-            "These are the weights of plain Grad-CAM, the mean of the gradient. Where is alpha?",
+            "These are the weights of plain Grad-CAM, the mean of the gradient. Where is `a`?",
         ),
         Mistake(
             _shares_alone,
-            "You add up alpha alone. It says how a place counts; *what* counts is the ReLU of the gradient. Multiply.",
+            "You add up `a` alone. It says how a place counts; *what* counts is the ReLU of the gradient. Multiply.",
         ),
         Mistake(
             _zero_over_zero,
-            "Where the gradient is 0, alpha is 0 over 0. One such place, and the whole channel is NaN. There alpha has "
+            "Where the gradient is 0, `a` is 0 over 0. One such place, and the whole channel is NaN. There `a` has "
             "to be 0.",
         ),
         Mistake(
@@ -1640,7 +1676,7 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         ),
         Mistake(
             _square_for_cube,
-            "Beside the sum of the activations stands the *cube* of the gradient. With the square alpha would be the "
+            "Beside the sum of the activations stands the *cube* of the gradient. With the square `a` would be the "
             "same at all places of a channel.",
         ),
         Mistake(
@@ -1664,26 +1700,25 @@ _PLUS_PLUS_WEIGHTS = Exercise(
         Mistake(
             _epsilon_that_swamps,
             "You add 1e-6 below, against division by zero. But the square of a gradient of 0.0001 is 1e-8: what you "
-            "added is a hundred times larger, and alpha all but vanishes. Treat the zeros apart, with `torch.where`.",
+            "added is a hundred times larger, and `a` all but vanishes. Treat the zeros apart, with `torch.where`.",
         ),
         Mistake(
             _epsilon_of_keras,
             "You add 1e-7 below, against division by zero. The square of a gradient of 0.0001 is 1e-8: what you added "
-            "is ten times larger, and alpha far too low. Treat the zeros apart, with `torch.where`.",
+            "is ten times larger, and `a` far too low. Treat the zeros apart, with `torch.where`.",
         ),
         Mistake(
             _smaller_epsilon_that_swamps,
-            "You add 1e-8 below, against division by zero. The square of a gradient of 0.0001 is as small, so alpha "
+            "You add 1e-8 below, against division by zero. The square of a gradient of 0.0001 is as small, so `a` "
             "is too low there. Treat the zeros apart, with `torch.where`.",
         ),
         Mistake(
             _shares_made_one,
-            "You divide alpha by its sum, so that it makes 1 in every channel. Some code does, but equation 19 does "
-            "not.",
+            "You divide `a` by its sum, so that it makes 1 in every channel. Some code does, but equation 19 does not.",
         ),
         Mistake(
             _one_share_for_all_places,
-            "You add up alpha and the gradients apart, and multiply the sums. Each place has its own alpha: multiply "
+            "You add up `a` and the gradients apart, and multiply the sums. Each place has its own `a`: multiply "
             "first, then add up.",
         ),
         Mistake(
@@ -1697,8 +1732,9 @@ _PLUS_PLUS_WEIGHTS = Exercise(
     ),
     hints=(
         "The sum of each channel's activations, with `keepdim=True`, is (N, C, 1, 1): so it meets the gradients.",
-        "What is below the line is 0 where the gradient is 0. Put 1 in its place there: above stands 0, so alpha is 0.",
-        "Alpha times the ReLU of the gradient, summed over dimensions 2 and 3.",
+        "Only places with a gradient above 0 count in the end, and there what is below the line is above 0, too. "
+        "Elsewhere put 1 in its place, with `torch.where`, so that nothing divides by 0.",
+        "`a` times the ReLU of the gradient, summed over dimensions 2 and 3.",
         "Or shorten the fraction by the square first: what is left below the line is never 0 where the gradient is "
         "above 0.",
     ),
@@ -1974,7 +2010,8 @@ _BOX_OF = Exercise(
         ),
         Mistake(
             _below_the_share,
-            "You take the pixels that are darker than the limit: the background. Turn the comparison round.",
+            "Your box is nearly all of the picture. That is what the pixels *darker* than the limit give, the "
+            "background: turn the comparison round.",
         ),
         Mistake(
             _nothing_is_everything,
