@@ -247,8 +247,11 @@ def _earliest(model: nn.Module, image: Tensor, window: tuple[int, int]) -> tuple
     with suppress(ValueError):  # the first operation that is not known, or sees the whole picture, ends it
         for now, step in enumerate(record.steps):
             seen = _field(step, record.made)
-            for number in step.made[:1]:
+            changed = [value.number for value in step.arguments[:1] if isinstance(value, _Thing)]
+            for number in step.made[:1] or changed:  # what works in place widens what it changes
                 record.made[number].field = seen
+            if not step.made and not changed:
+                raise ValueError("changes what is no part of this pass")
             left = [n for n, made in enumerate(record.made) if made.step <= now < made.last]
             if len(left) != 1 or left == [0]:
                 continue

@@ -189,6 +189,7 @@ ODD: dict[str, Forward] = {
     "channels last": lambda m, x: m.d(m.c(x).permute(0, 2, 3, 1).softmax(dim=-1).permute(0, 3, 1, 2)),
     "upsampled": lambda m, x: m.d(functional.interpolate(m.c(x), scale_factor=2.0)),
     "two branches": lambda m, x: m.d(torch.cat([m.c(x)[:, :4], m.c(x)[:, 4:].tanh()], dim=1)),
+    "a wider look added in place": lambda m, x: (lambda y: y.add_(m.d(y)))(m.c(x)),
     "clamped": lambda m, x: m.d(torch.clamp(m.c(x), 0, 0.3)),
 }
 
@@ -249,7 +250,7 @@ def test_whatever_the_layer_the_map_is_that_of_whole_pictures(kind: str, monkeyp
 def test_early_operations_are_found_in_plain_networks_whatever_their_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = ("another name for what is changed in place", "the size of the picture", "clamped")
     monkeypatch.setattr(local_change, "_SHARE", 0.9)
-    for kind in (*plain, "keeping what it saw", "a layer twice"):
+    for kind in (*plain, "keeping what it saw", "a layer twice", "a wider look added in place"):
         images = networks.pictures(1, 40, torch.float64)
         with torch.no_grad():
             assert LocalChanges.of(_Odd(ODD[kind]).double().eval(), images, images + 1, (4, 4)) is not None, kind
