@@ -22,7 +22,7 @@ from torch.nn.modules import module as of_all_modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from .activations import ReceptiveField, Window, seen_through, united
+from .activations import ReceptiveField, Window, seen_through, sliding, united
 
 _SHARE = 0.35  # of the picture: a crop that is larger hardly saves anything
 
@@ -299,22 +299,11 @@ def _convolution(
 ) -> Windows:
     if transposed or len(stride) != 2 or not isinstance(x, _Thing) or isinstance(weight, _Thing):
         raise ValueError("no plain convolution of pictures")
-    rows, columns = (
-        Window(step * (length - 1) + 1, move, pad)
-        for length, move, pad, step in zip(weight.shape[2:], stride, padding, dilation, strict=True)
-    )
-    return rows, columns
+    return sliding(weight.shape[2:], stride, padding, dilation)
 
 
 def _pooling(x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, dilated: bool = False) -> Windows:
-    dilation = rest[0] if dilated and rest else 1
-    rows, columns = (
-        Window(step * (length - 1) + 1, move, pad)
-        for length, move, pad, step in zip(
-            *(_pair(v) for v in (kernel, stride or kernel, padding, dilation)), strict=True
-        )
-    )
-    return rows, columns
+    return sliding(kernel, stride or None, padding, rest[0] if dilated and rest else 1)
 
 
 def _max_pooling(*arguments: Any) -> Windows:
@@ -337,11 +326,6 @@ def _reserved(size: Sequence[int], **options: Any) -> Windows:
     if math.prod(size) != 0:
         raise ValueError("a tensor that is filled later")
     return _at_each_place()
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, *rest = value if isinstance(value, Sequence) else (value,)
-    return first, rest[0] if rest else first
 
 
 _AT_EACH_PLACE = (

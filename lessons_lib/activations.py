@@ -235,7 +235,7 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             pointwise, whole = False, True  # without a stored mean it takes that of the picture
         if isinstance(module, nn.Conv2d):
-            windows = _sliding(module.kernel_size, module.stride, module.padding, module.dilation)
+            windows = sliding(module.kernel_size, module.stride, module.padding, module.dilation)
             uneven = module.padding == "same" and any(w.size % 2 == 0 for w in windows)  # one more at the end
             if module.padding_mode != "zeros" and (uneven or any(2 * w.padding > w.size - 1 for w in windows)):
                 raise ValueError(f"{on_the_way} {what} that copies pixels from outside the window to the border")
@@ -244,7 +244,7 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
             return windows
         if isinstance(module, _POOLING):
             dilation = getattr(module, "dilation", 1)
-            return _sliding(module.kernel_size, module.stride, module.padding, dilation)
+            return sliding(module.kernel_size, module.stride, module.padding, dilation)
     elif node.op == "call_method":
         what, pointwise, whole = str(node.target), node.target in _POINTWISE_METHODS, node.target in _WHOLE_METHODS
     else:
@@ -256,7 +256,7 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
         if node.target in _POOLING_FUNCTIONS:
             given = dict(zip(_POOLING_FUNCTIONS[node.target], node.args[1:], strict=False)) | node.kwargs
             kernel: Any = given["kernel_size"]
-            return _sliding(kernel, given.get("stride"), given.get("padding", 0), given.get("dilation", 1))
+            return sliding(kernel, given.get("stride"), given.get("padding", 0), given.get("dilation", 1))
     if pointwise:
         return Window(), Window()
     if whole:
@@ -264,7 +264,8 @@ def _windows(node: fx.Node, modules: Mapping[str, nn.Module], layer: str) -> tup
     raise ValueError(f"{on_the_way} {what}, which is not known here")
 
 
-def _sliding(kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Window, Window]:
+def sliding(kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Window, Window]:
+    """What a convolution or pooling sees of its input, along rows and along columns."""
     kernels, dilations = _pair(kernel), _pair(dilation)
     sizes = [step * (length - 1) + 1 for length, step in zip(kernels, dilations, strict=True)]
     strides = kernels if stride is None else _pair(stride)

@@ -315,7 +315,7 @@ def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
 
 # --- ablation ----------------------------------------------------------------------------------------------------
 
-_ABLATED_AT_ONCE = 2**23  # numbers that the layer puts out for all ablated copies together
+_ABLATED_AT_ONCE = 2**23, 2**11  # numbers that the layer puts out for all ablated copies together, and copies
 
 
 def _scores_without_each(
@@ -323,7 +323,9 @@ def _scores_without_each(
 ) -> Tensor:
     """The scores (N, C) with each of the maps of `layer` set to 0: behind it, each picture becomes C pictures."""
     channels = activations.shape[1]
-    part = max(min(_ABLATED_AT_ONCE // activations[0].numel(), channels), 1)
+    numbers, copies = _ABLATED_AT_ONCE
+    copies = min(numbers // activations[0].numel(), copies)
+    part = max(min(copies, channels), 1)
 
     def scores(first: int, last: int, repeat: bool) -> Tensor:
         own = target[first:last] if isinstance(target, Tensor) else target
@@ -342,8 +344,7 @@ def _scores_without_each(
             found.append(scores_of(logits, repeated(own, len(some))).view(-1, len(some)))
         return torch.cat(found, dim=1)
 
-    # As many pictures at once as all their ablated copies are allowed to be.
-    group = max(_ABLATED_AT_ONCE // (activations[0].numel() * channels), 1)
+    group = max(copies // channels, 1)  # as many pictures at once as all their ablated copies are allowed to be
     for pictures, repeat in ((group, False), (1, False), (1, True)):
         try:
             rows = range(0, len(images), pictures)

@@ -150,13 +150,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within the `with`, no parameter of `model` asks for a gradient; afterwards those do that did before."""
+    """Within the `with`, no parameter of `model` asks for a gradient; afterwards those do that did before.
+
+    ValueError where no gradient can pass the model, because it was made in inference mode.
+    """
     # Made in inference mode, a parameter cannot have a gradient, whatever it says.
     trainable = [each for each in model.parameters() if each.requires_grad and not each.is_inference()]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield
+    except RuntimeError as error:
+        if "nference tensor" in str(error) and any(each.is_inference() for each in model.state_dict().values()):
+            raise ValueError("model was made in inference mode: no gradient can pass it. Make it outside") from error
+        raise
     finally:
         for parameter in trainable:
             parameter.requires_grad_()
@@ -176,31 +183,27 @@ _RUN_ONCE: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]] = we
 def check_runs_once(model: nn.Module, layers: Iterable[nn.Module], images: Tensor) -> None:
     """ValueError where one of `layers` runs more than once on a picture: of which run would its output be?
 
-    A forward pass that stops behind the first run cannot see the others. Looks, with the first of `images`
-    (N, C, H, W), at what is likely to be used again, layers without weights and those that have two names; and once.
+    A forward pass that stops behind the first run cannot see the others. So one that does not counts the runs of every
+    module, on the first of `images` (N, C, H, W), when a model is met for the first time.
     """
     once = _RUN_ONCE.setdefault(model, weakref.WeakSet())
-    unknown = {layer: 0 for layer in layers if layer not in once}
-    if unknown:
-        registered = Counter(module for _, module in model.named_modules(remove_duplicate=False))
-        weightless = {layer for layer in unknown if next(layer.parameters(), None) is None}
-        once.update(layer for layer in unknown if registered[layer] == 1 and layer not in weightless)
-        unknown = {layer: 0 for layer in unknown if layer not in once}
-    if not unknown:
+    wanted = {layer for layer in layers if layer not in once}
+    if not wanted:
         return
+    runs = Counter[nn.Module]()
 
     def count(layer: nn.Module, inputs: Any, output: Any) -> None:
-        unknown[layer] += 1
+        runs[layer] += 1
 
     with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(model):
-        for layer in unknown:
+        for layer in model.modules():
             hooks.callback(layer.register_forward_hook(count).remove)
         with suppress(Exception):  # behind the layers that are wanted, a network need not fit the picture
             model(images[:1].clone())
+            once.update(layer for layer, times in runs.items() if times == 1)
     for name, layer in model.named_modules():
-        if unknown.get(layer, 0) > 1:
+        if layer in wanted and runs[layer] > 1:
             raise ValueError(f"layer {name!r} runs more than once in a forward pass: which output is meant?")
-    once.update(layer for layer, runs in unknown.items() if runs)
 
 
 def check_model(model: Any) -> None:

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from lessons_lib.hooks import check_runs_once
 from lessons_lib.resnet import shapes_network
 
 CLASSES = 10
@@ -51,6 +52,11 @@ def network(name: str) -> nn.Module:
         if name == "squeezenet":
             nn.init.constant_(model.classifier[1].bias, 1.0)  # its last ReLU would be off for most classes
     return model.eval()
+
+
+def meet(model: nn.Module, images: Tensor) -> None:
+    """Let the library take the one whole look at `model` that it takes when it meets a network."""
+    check_runs_once(model, model.modules(), images)
 
 
 class InPlace(nn.Module):

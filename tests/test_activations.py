@@ -102,6 +102,8 @@ def test_it_agrees_with_captum(specimen: Specimen) -> None:
 def test_there_is_no_graph_and_what_comes_behind_the_layer_does_not_run() -> None:
     model, ran = network(), []
     model[5].register_forward_hook(lambda *a: ran.append(1))
+    activations(model, random(1, 3, 8, 8), "4")
+    ran.clear()  # of the one whole look at a model that is new
     found = activations(model, random(1, 3, 8, 8).requires_grad_(), "4")
     assert not found.requires_grad
     assert ran == []
@@ -603,7 +605,7 @@ class Twice(nn.Module):
 def test_a_layer_that_runs_twice_is_refused_and_not_shown_at_its_first_run() -> None:
     images = torch.rand(2, 3, 8, 8)
     shared = nn.Conv2d(3, 3, 3)
-    for model, name in ((Twice(), "relu"), (nn.Sequential(shared, nn.Tanh(), shared), "0")):
+    for model, name in ((Twice(), "relu"), (Twice(), "conv"), (nn.Sequential(shared, nn.Tanh(), shared), "0")):
         for _ in range(2):
             with pytest.raises(ValueError, match=f"'{name}' runs more than once"):
                 activations(model, images, name)
@@ -612,7 +614,7 @@ def test_a_layer_that_runs_twice_is_refused_and_not_shown_at_its_first_run() -> 
         assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_the_second_look_at_a_layer_without_weights_costs_no_more_than_the_pass() -> None:
+def test_the_second_look_at_a_network_costs_no_more_than_the_pass() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout())
     looks: list[int] = []
     model[0].register_forward_hook(lambda module, given, output: looks.append(len(given[0])))

@@ -507,6 +507,12 @@ def test_how_far_an_answer_is_off_is_said_without_frightening_numbers(off: float
     assert words in diagnose(exercise, lambda x: x + torch.tensor([0.0, off, 0.0])).words
 
 
+def test_whole_numbers_are_off_by_a_number_and_not_by_a_share() -> None:
+    exercise = small(lambda x: x, torch.tensor([0, 12, 40, 8]))
+    words = diagnose(exercise, lambda x: x + torch.tensor([0, 3, -1, 0])).words
+    assert words.startswith("Wrong for") and "2 of 4 numbers differ from what is wanted, by up to 3" in words
+
+
 def test_the_answer_is_never_printed() -> None:
     exercise = small(lambda x: x + 41.123, torch.ones(1))
     for answer in (lambda x: x * 7, lambda x: x[None], lambda x: None, lambda x: 1 / 0):

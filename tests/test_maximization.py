@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import meet
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
@@ -762,6 +763,7 @@ def test_gradients_come_back_through_a_transform(transform: Any) -> None:
 
 @contextmanager
 def looks_at(model: nn.Module) -> Iterator[list[Tensor]]:
+    meet(model, pictures(1))
     seen: list[Tensor] = []
     handle = model.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().clone()))
     try:
@@ -854,6 +856,7 @@ def test_one_batch_equals_one_by_one(parametrization: str, rule: str) -> None:
 
 def test_a_batch_in_groups_equals_the_batch_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = network(), []
+    meet(model, pictures(1))
     model.first.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     wanted = [logit(4) + diversity("second"), channel("second", 1), l2(), logit(1) - 0.001 * l2(), logit(2)]
     options: dict[str, Any] = {"steps": 3, "size": SIZE, "count": 2, "transforms": MOVES}
@@ -873,6 +876,7 @@ def test_the_first_convolution_goes_backward_the_fast_way_and_the_picture_stays_
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2, padding=1), nn.Tanh(), nn.Conv2d(6, 4, 3)).double()
     functions: list[str] = []
+    meet(model, pictures(1))
     model[1].register_forward_pre_hook(lambda module, given: functions.append(type(given[0].grad_fn).__name__))
     found = maximize(model, channel("2", 1), steps=3, start=pictures(1), parametrization="pixels", step_size=0.05)
     assert functions == ["_SteppedConvolutionBackward"] * 3
@@ -1206,6 +1210,7 @@ def test_the_model_is_as_it_was_whatever_happens(kind: str, training: bool) -> N
 
 def test_the_hooks_of_others_stay_and_see_every_look() -> None:
     model = with_statistics()
+    meet(model, pictures(1))
     seen: list[int] = []
     handle = model.conv.register_forward_hook(lambda module, given, output: seen.append(1))
     maximize(model, channel("conv", 0), steps=3, size=SIZE)
@@ -1339,9 +1344,16 @@ class Twice(nn.Module):
 
 def test_a_layer_of_which_a_stopped_pass_would_see_the_first_run_only_is_refused() -> None:
     shared = nn.Conv2d(3, 3, 3)
-    for model, name in ((Twice(), "relu"), (nn.Sequential(shared, nn.Tanh(), shared), "0")):
+    for model, name in ((Twice(), "relu"), (Twice(), "conv"), (nn.Sequential(shared, nn.Tanh(), shared), "0")):
         with pytest.raises(ValueError, match=f"'{name}' runs more than once"):
             maximize(model, channel(name, 0), steps=1, size=16)
+
+
+def test_a_model_made_in_inference_mode_is_named() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with pytest.raises(ValueError, match="model was made in inference mode"):
+        maximize(model, channel("0", 0), steps=1, size=16)
 
 
 class Flattening(nn.Module):

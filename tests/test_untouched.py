@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import InPlace, pictures
+from networks import InPlace, meet, pictures
 from torch import Tensor, nn
 from torch.overrides import _len_torch_function_stack
 
@@ -116,6 +116,7 @@ def test_nothing_has_changed_after_an_exception(
     name: str, method: Callable[..., Tensor], of_a_layer: bool, error: type[BaseException], when: int, model: nn.Module
 ) -> None:
     """From inside the model, in its first, second or third forward pass, or on the way back to its first layer."""
+    meet(model, pictures())
     runs = []
 
     def fail(*_: Any) -> None:
@@ -133,6 +134,27 @@ def test_nothing_has_changed_after_an_exception(
         told = "no exception"
     # Some ask the model once only, and Eigen-CAM stops before it gets there.
     assert told == "on purpose" if len(runs) >= when else told == "no exception"
+    assert_same(state(model), before)
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_nothing_has_changed_after_the_look_at_a_new_network(error: type[BaseException], model: nn.Module) -> None:
+    """An exception in it is met again by the pass that follows; what is no Exception ends it."""
+
+    def fail(*_: Any) -> None:
+        raise error("on purpose")
+
+    hook = model.shortcut.register_forward_hook(fail)
+    before = state(model)
+    if error is Interrupted:
+        with pytest.raises(Interrupted):
+            meet(model, pictures())
+    else:
+        meet(model, pictures())
+    assert_same(state(model), before)
+    hook.remove()
+    before = state(model)
+    meet(model, pictures())
     assert_same(state(model), before)
 
 

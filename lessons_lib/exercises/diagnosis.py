@@ -270,8 +270,11 @@ def _values_words(exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]],
         close = (got - want).abs() <= exercise.tolerance * _scale(want)
         words += f": {int((~close).sum())} of {close.numel()} numbers differ from what is wanted, by "
         off = distance(got, want)
-        words += "more than the largest" if off > 1 else "less than 1%" if off < 0.01 else f"up to {off:.0%}"
-        words += "" if off > 1 else " of the largest"
+        if not want.is_floating_point():  # a share of a row or a column means nothing
+            words += f"up to {(got.double() - want.double()).abs().max():g}"
+        else:
+            part = "less than 1%" if off < 0.01 else f"up to {off:.0%}"
+            words += "more than the largest" if off > 1 else f"{part} of the largest"
     right = [about for about in numbers_of if about not in wrong]
     return "values", words + (f". It is right for: {'; '.join(right)}." if right else ".")
 
