@@ -29,7 +29,7 @@ lint: $(VENV)/installed  ## ruff and mypy
 	@$(RUN)ruff format --check --quiet --line-length 80 book/*.ipynb
 
 units: book  ## the tests, on the book just built (those in a browser need Chromium)
-	@LESSONS_BOOK="$(CURDIR)/_build/html" OMP_NUM_THREADS=1 $(RUN)python -m pytest -n 2 --dist loadfile tests
+	@LESSONS_BOOK="$(CURDIR)/_build/html" OMP_NUM_THREADS=1 $(RUN)python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 notebooks: $(VENV)/installed  ## the chapters on the specimen shapes
 	@LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 book

@@ -173,7 +173,9 @@ def _ladder(exercise: Exercise, outcomes: Mapping[str, Outcome], wanted: Mapping
     numbers_of = {about: (as_numbers(outcome.answer), as_numbers(wanted[about])) for about, outcome in outcomes.items()}
     wrong = [about for about, (got, want) in numbers_of.items() if distance(got, want) > exercise.tolerance]
     if wrong:
-        return _values_words(exercise, numbers_of, wrong)
+        first = wanted[wrong[0]]
+        whole = isinstance(first, Tensor) and not (first.is_floating_point() or first.is_complex())
+        return _values_words(exercise, numbers_of, wrong, whole=whole)
     for about, outcome in outcomes.items():
         if outcome.changed:
             return "input", f"For {about}: the numbers are right, but your function {outcome.changed}"
@@ -252,7 +254,9 @@ def _dtype_words(got: Any, wanted: Any) -> str:
     return ""
 
 
-def _values_words(exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]], wrong: list[str]) -> tuple[str, str]:
+def _values_words(
+    exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]], wrong: list[str], *, whole: bool
+) -> tuple[str, str]:
     for about in wrong:
         got, want = numbers_of[about]
         if not _finite(got) and _finite(want):
@@ -270,8 +274,8 @@ def _values_words(exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]],
         close = (got - want).abs() <= exercise.tolerance * _scale(want)
         words += f": {int((~close).sum())} of {close.numel()} numbers differ from what is wanted, by "
         off = distance(got, want)
-        if not want.is_floating_point():  # a share of a row or a column means nothing
-            words += f"up to {(got.double() - want.double()).abs().max():g}"
+        if whole:  # a share of a row or a column means nothing
+            words += f"up to {(got - want).abs().max():.0f}"
         else:
             part = "less than 1%" if off < 0.01 else f"up to {off:.0%}"
             words += "more than the largest" if off > 1 else f"{part} of the largest"
