@@ -6,6 +6,9 @@ VENV := .venv
 RUN := $(VENV)/bin/
 CHAPTER ?=
 SPECIMEN ?= imagenet
+# Two at a time, each with one thread: two with two each would wait for one another most of the time.
+TWO := OMP_NUM_THREADS=1 $(RUN)python -m pytest -n 2 --dist loadfile
+ON_SHAPES := LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(TWO) --nbval-lax --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lint units notebooks chapters check-student lab figures student bench oracles clean
@@ -29,16 +32,16 @@ lint: $(VENV)/installed  ## ruff and mypy
 	@$(RUN)ruff format --check --quiet --line-length 80 book/*.ipynb
 
 units: book  ## the tests, on the book just built (those in a browser need Chromium)
-	@LESSONS_BOOK="$(CURDIR)/_build/html" OMP_NUM_THREADS=1 $(RUN)python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	@LESSONS_BOOK="$(CURDIR)/_build/html" $(TWO) --no-loadscope-reorder tests
 
 notebooks: $(VENV)/installed  ## the chapters on the specimen shapes
-	@LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 book
+	@$(ON_SHAPES) book
 
 chapters: $(VENV)/installed  ## the chapters on SPECIMEN=imagenet, storing nothing
 	@$(RUN)python book/_make/figures.py --check --specimen "$(SPECIMEN)"
 
 check-student: student  ## run the students' edition on the specimen shapes
-	@LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(RUN)python -m pytest --nbval-lax --nbval-cell-timeout=120 build/student
+	@$(ON_SHAPES) build/student
 
 lab: $(VENV)/installed  ## open JupyterLab on the chapters
 	@$(RUN)jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate book

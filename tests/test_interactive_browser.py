@@ -216,11 +216,12 @@ def lab_page(browser: Any, lab: str) -> Iterator[tuple[Any, Visit]]:
 def run_first_cell(page: Any) -> None:
     """Run it until its widget is drawn: now and then a Lab that has just opened loses the first attempt."""
     told = []
-    for _ in range(4):
+    for seconds in (15, 30, 60, 60):
         page.locator(".jp-Cell .jp-InputPrompt").first.click()
-        page.evaluate("jupyterapp.commands.execute('notebook:run-cell')")
+        # Not awaited: of an attempt that is lost the promise is never kept.
+        page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
         with contextlib.suppress(PlaywrightTimeout):
-            page.wait_for_selector(".widget-html img", timeout=50_000)
+            page.wait_for_selector(".widget-html img", timeout=1000 * seconds)
             return
         told.append(page.locator(".jp-Cell").first.inner_text()[-300:])
     pytest.fail(f"JupyterLab does not draw what the first cell explores: {told}")
