@@ -51,7 +51,7 @@ class LocalChanges:
         None where it cannot be told what they reach, or where they reach too much. `model` must be in evaluation mode,
         gradients switched off.
         """
-        if _has_hooks(model):  # they would be shown what only stands for a tensor
+        if _has_hooks(model) or _is_compiled(model):  # they would be shown what only stands for a tensor
             return None
         with suppress(Exception):  # what cannot be recorded, or does not run in parts, runs as always
             early, crop = _earliest(model, images[:1], window)
@@ -104,6 +104,11 @@ class LocalChanges:
         return self.crop, self.early.field.size, self.early.field.stride, self.early.field.start
 
 
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile has made any part of it."""
+    return any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in model.modules())
+
+
 def _has_hooks(model: nn.Module) -> bool:
     return bool(
         of_all_modules._global_forward_hooks
@@ -147,7 +152,15 @@ class _Made:
     field: ReceptiveField | None = None  # None for what is no part of the picture
 
 
-class _Record(TorchDispatchMode):
+class _Watch(TorchDispatchMode):
+    """Is told of every operation within the `with`, and does not make PyTorch load its compiler to be told."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what would be skipped must be there first: a second and a half for the first operation
+
+
+class _Record(_Watch):
     """Within the `with`, notes every operation, below autocast and whatever modules and functions there are."""
 
     def __init__(self, images: Tensor) -> None:
@@ -207,7 +220,7 @@ class _Early:
         return there[self.maps]
 
 
-class _From(TorchDispatchMode):
+class _From(_Watch):
     """Within the `with`, the early operations of one forward pass are passed over, and leave `maps` (M, K, h, w)."""
 
     def __init__(self, early: _Early, maps: Tensor) -> None:

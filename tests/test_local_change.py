@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -299,3 +301,31 @@ def test_occlusion_gives_the_same_map_either_way_and_leaves_the_model(
     assert networks.relative(found, wanted) < 1e-10
     assert [name for name, _ in model.named_modules()] == names
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_network_runs_as_always(in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = copy.deepcopy(networks.network("in_place")), networks.pictures(1, 64)
+    monkeypatch.setattr(saliency_module, "_WORTH_CUTTING", 0)
+    wanted = occlusion(model, images, 1, size=16)
+    compiled = nn.Sequential(torch.compile(model, backend="eager"))
+    if in_place:
+        model.compile(backend="eager")
+        compiled = nn.Sequential(model)
+    with torch.no_grad():
+        assert LocalChanges.of(compiled, images, torch.zeros_like(images), (16, 16)) is None
+    torch.testing.assert_close(occlusion(compiled, images, 1, size=16), wanted)
+
+
+def test_to_be_told_of_operations_does_not_load_a_compiler() -> None:
+    code = """
+import sys, torch
+from lessons_lib._local_change import LocalChanges
+from lessons_lib.specimens import load_specimen
+specimen = load_specimen("shapes")
+images = specimen.example("clear")[None]
+with torch.no_grad():
+    assert LocalChanges.of(specimen.model, images, torch.zeros_like(images), (8, 8)) is not None
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
