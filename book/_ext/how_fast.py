@@ -14,10 +14,8 @@ RECORD = "_static/how_fast.json"
 SETTINGS = ((224, 1), (224, 16), (32, 1), (32, 16))  # side of the pictures in pixels, and how many at once
 
 
-def told(cell: dict[str, Any] | None) -> str:
+def told(cell: dict[str, Any]) -> str:
     """The ratio of one cell, and its memory: ours and theirs."""
-    if cell is None:
-        return "not measured"
     ratio = f"{cell['ratio']:.0f}" if cell["ratio"] >= 10 else f"{cell['ratio']:.2f}"
     return f"{ratio} ({cell['ours_mb']:.0f}, {cell['peer_mb']:.0f})"
 
@@ -46,7 +44,7 @@ class HowFast(SphinxDirective):
         for network in dict.fromkeys(c["network"] for c in record["cells"]):
             head = [network, *(f"{size} px, {batch} at once" for size, batch in SETTINGS)]
             methods = dict.fromkeys(c["method"] for c in record["cells"] if c["network"] == network)
-            rows = [[m, *(told(cells.get((network, m, *setting))) for setting in SETTINGS)] for m in methods]
+            rows = [[m, *(told(cells[network, m, *setting]) for setting in SETTINGS)] for m in methods]
             found.append(table(head, rows))
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         found.append(nodes.paragraph("", f"Measured {record['date']}: {record['machine']}; {versions}."))
