@@ -41,8 +41,9 @@ def activations(model: nn.Module, images: Tensor, layers: Layers) -> Tensor | di
     """What `layers` put out for `images` (N, C, H, W): (N, K, H', W') for one layer, for several name -> tensor.
 
     `layers` is a module of `model` or its name, or several of them, or a mapping from names to modules. The model runs
-    in evaluation mode, without a graph, and no further than to the last of them. Raises TypeError or ValueError for
-    what are no pictures, and for layers that are not in `model` or do not run.
+    in evaluation mode, without a graph, and no further than to the last of them; only the first picture a model is
+    given goes through all of it once more, which finds layers that run twice. Raises TypeError or ValueError for what
+    are no pictures, and for layers that are not in `model`, do not run, or run more than once.
     """
     check_model(model)
     chosen = named_layers(model, layers)
