@@ -30,7 +30,7 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
 
 WIDTH = 6.0  # inches; with 12 pt type, still readable when a phone shows the figure at half its size
 _DPI = 96
-_BAR = 0.9  # inches that a colour bar with its label takes
+_BAR = 0.7  # inches that a colour bar takes at least; with a label it is a little more
 _ROW = 12  # pictures: more of them in a line would be too small to see on a phone
 _PALETTE_SUFFICES = 4096  # colours: above that there is a photograph, which 256 of them would spoil
 _STYLE: Any = {
@@ -288,7 +288,7 @@ def _draw_maps(
             axes.spines[:].set(visible=True, color="#c8ccd0")
     if shared:
         with matplotlib.rc_context(_STYLE):
-            figure.colorbar(drawn, ax=figure.axes, label=label, shrink=0.85, aspect=30)
+            figure.colorbar(drawn, ax=figure.axes, label=label, shrink=0.85, aspect=30, panchor=False)
 
 
 def _grid(
@@ -311,15 +311,14 @@ def _grid(
     columns = min(columns or 4, count)
     rows = math.ceil(count / columns)
     aspect = max(thing.shape[0] / thing.shape[1] for thing in things)
-    lines = 0 if titles is None else 1 + max(title.count("\n") for title in titles)
+    above = 0.0 if titles is None else 0.08 + 0.2 * (1 + max(title.count("\n") for title in titles))
     cell = (width - _BAR * bar) / columns
-    figure, axes = subplots(
-        rows, columns, alt=alt, width=width, height=rows * (cell * aspect + 0.24 * lines), squeeze=False
-    )
+    figure, axes = subplots(rows, columns, alt=alt, width=width, height=rows * (cell * aspect + above), squeeze=False)
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.02)
     cells = list(axes.flat)
     for axis in cells:
         axis.set_axis_off()
+        axis.set_anchor("S")  # what a picture's shape leaves free is for the title; the layout would halve it
     for axis, title in zip(cells, titles or (), strict=False):
         axis.set_title(title, fontsize=12)
     return figure, cells[:count]

@@ -49,6 +49,20 @@ def test_a_grid_shows_the_pictures_themselves_with_their_titles() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
 
 
+@pytest.mark.parametrize("title", ["Äpfel", "Ägypten\n0.89"])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_no_title_is_cut_off(title: str, columns: int) -> None:
+    grids = [
+        image_grid(PICTURES, [title] * 3, alt="x", columns=columns),
+        map_grid(PICTURES[:, 0], [title] * 3, alt="x", signed=False, columns=columns),
+        panel_grid([*PICTURES[:2], PICTURES[2, 0]], [title] * 3, alt="x", signed=True, columns=columns),
+        overlay_grid(PICTURES, PICTURES[:, 0], [title] * 3, alt="x", columns=columns),
+    ]
+    for figure in grids:
+        pixels = np.asarray(shown(figure)[0].convert("L"))
+        assert min(pixels[0].min(), pixels[-1].min()) > 200, "the figure ends in the middle of something"
+
+
 def test_rows_stand_under_their_names_and_go_on_in_the_next_line() -> None:
     rows = {"few": PICTURES, "many": torch.rand(14, 3, 8, 10)}
     figure = image_rows(rows, alt="two rows")

@@ -14,8 +14,8 @@ Tone = Literal["good", "bad", "open", "plain"]
 
 _COLOURS = {"good": GREEN, "bad": ORANGE, "open": GREY, "plain": BLUE}
 _MARKS = {"good": "✓", "bad": "✗", "open": "○", "plain": "→"}
-# The host's own text colour on its own ground, so that a card is at home on light and dark pages; only the mark and
-# the line at the left are coloured.
+# The host's own text colour on its own ground, so that a card is at home on light and dark pages; only the line at
+# the left is coloured.
 _CARD = (
     "border-left:4px solid {colour};border-radius:4px;padding:.4em .9em;margin:.3em 0;max-width:44rem;line-height:1.55"
 )
@@ -48,7 +48,7 @@ def card(tone: Tone, head: str, *parts: str, printed: str = "") -> tuple[str, st
     html = (
         f'<div class="lessons-report" style="{_CARD.format(colour=colour)}">'
         f'<p style="margin:.2em 0;font-weight:600">'
-        f'<span aria-hidden="true" style="color:{colour};font-weight:700">{mark}</span> {escape(head)}</p>{body}</div>'
+        f'<span aria-hidden="true">{mark}</span> {escape(head)}</p>{body}</div>'
     )
     return html, text
 
