@@ -22,6 +22,7 @@ from .targets import (
     check_images,
     explaining,
     laid_out,
+    layout_of_many,
     quick_gradient,
     repeated,
     scores_of,
@@ -137,12 +138,13 @@ def score_cam(
             for number, (image, own_maps) in enumerate(zip(seen, activations, strict=True)):
                 own = target[number : number + 1] if isinstance(target, Tensor) else target
                 scores = []
-                for some in own_maps[:, None].split(at_once(image.shape[1:])):
+                for some in own_maps[:, None].split(min(at_once(image.shape[1:]), _MASKS_AT_ONCE)):
                     # Corners upon corners, as others do it too.
                     masks = functional.interpolate(some, image.shape[1:], mode="bilinear", align_corners=True)
                     low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
-                    shown = image * ((masks - low) / (high - low + 1e-8))  # of an even map nothing
-                    scores.append(scores_of(model(laid_out(shown)), repeated(own, len(some))))
+                    shown = masks.sub_(low).div_(high - low + 1e-8) * image  # of an even map nothing
+                    logits = model(shown.contiguous(memory_format=layout_of_many(shown)))
+                    scores.append(scores_of(logits, repeated(own, len(some))))
                 weights.append(torch.cat(scores).softmax(dim=0))
         return torch.stack(weights)[:, :, None, None] * activations, target
 
@@ -172,7 +174,7 @@ def ablation_cam(
             lost = (gradients * activations).sum(dim=(2, 3))
         else:
             with torch.no_grad():
-                lost = scores[:, None] - _scores_without_each(model, seen, module, activations, target)
+                lost = _lost_without_each(model, seen, module, activations, target)
         # Over the size of the score: a score below 0 would turn the paper's quotient, and the map, upside down.
         size = scores.detach().abs()[:, None]
         weights = lost / torch.where(size > 0, size, 1.0)
@@ -313,42 +315,49 @@ def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
     return functional.interpolate(maps[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
+_MASKS_AT_ONCE = 52  # more small pictures would hardly be quicker, and take more memory
+
+
 # --- ablation ----------------------------------------------------------------------------------------------------
 
-_ABLATED_AT_ONCE = 2**23, 2**11  # numbers that the layer puts out for all ablated copies together, and copies
+_ABLATED_AT_ONCE = 2**23, 2**9  # numbers that the layer puts out for all ablated copies together, and copies
 
 
-def _scores_without_each(
-    model: nn.Module, images: Tensor, layer: nn.Module, activations: Tensor, target: Any
-) -> Tensor:
-    """The scores (N, C) with each of the maps of `layer` set to 0: behind it, each picture becomes C pictures."""
+def _lost_without_each(model: nn.Module, images: Tensor, layer: nn.Module, activations: Tensor, target: Any) -> Tensor:
+    """What the scores lose (N, C) with each map of `layer` set to 0: behind it, each picture becomes C pictures."""
     channels = activations.shape[1]
     numbers, copies = _ABLATED_AT_ONCE
     copies = min(numbers // activations[0].numel(), copies)
     part = max(min(copies, channels), 1)
 
-    def scores(first: int, last: int, repeat: bool) -> Tensor:
+    def lost(first: int, last: int, repeat: bool) -> Tensor:
         own = target[first:last] if isinstance(target, Tensor) else target
         found = []
         for some in torch.arange(channels, device=images.device).split(part):
-            ablated = activations[first:last, None].repeat(1, len(some), 1, 1, 1)
-            ablated[:, range(len(some)), some] = 0
-            seen = images[first:last].repeat_interleave(len(some), dim=0) if repeat else images[first:last]
-            replacing = layer.register_forward_hook(lambda *_, ablated=ablated: ablated.flatten(0, 1))
+            # The first copy stays whole: so that both scores are rounded alike, and their small difference is right.
+            each = 1 + len(some)
+            shape, layout = ((last - first) * each, *activations.shape[1:]), layout_of_many(activations)
+            ablated = torch.empty(shape, dtype=activations.dtype, device=activations.device, memory_format=layout)
+            of_pictures = ablated.unflatten(0, (last - first, each))
+            of_pictures[:] = activations[first:last, None]
+            of_pictures[:, range(1, each), some] = 0
+            seen = images[first:last].repeat_interleave(each, dim=0) if repeat else images[first:last]
+            replacing = layer.register_forward_hook(lambda *_, ablated=ablated: ablated)
             try:
                 logits = model(laid_out(seen))
             finally:
                 replacing.remove()
-            if len(logits) != ablated.shape[0] * len(some):
-                raise RuntimeError(f"{len(logits)} answers for {ablated.shape[0] * len(some)} pictures")
-            found.append(scores_of(logits, repeated(own, len(some))).view(-1, len(some)))
+            if len(logits) != len(ablated):
+                raise RuntimeError(f"{len(logits)} answers for {len(ablated)} pictures")
+            scores = scores_of(logits, repeated(own, each)).unflatten(0, (last - first, each))
+            found.append(scores[:, :1] - scores[:, 1:])
         return torch.cat(found, dim=1)
 
     group = max(copies // channels, 1)  # as many pictures at once as all their ablated copies are allowed to be
     for pictures, repeat in ((group, False), (1, False), (1, True)):
         try:
             rows = range(0, len(images), pictures)
-            return torch.cat([scores(row, min(row + pictures, len(images)), repeat) for row in rows])
+            return torch.cat([lost(row, min(row + pictures, len(images)), repeat) for row in rows])
         except Exception:
             # What passes the layer by, such as a shortcut, has a batch of another size. One picture fits to any number
             # in a sum; where even that fails, all that comes before the layer is made anew for each copy as well.

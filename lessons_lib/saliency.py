@@ -67,15 +67,15 @@ def smooth_grad(
     _check_not_negative("noise", noise)
     random = _generator(seed)
     with explaining(model, images, target):
-        target = _settled_for(model, images, target)
+        target, images = _settled_for(model, images, target), images.detach()
         spread = images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True)
         total = torch.zeros_like(images)
         for count in _parts(samples, images, batch_size):
-            # Drawn sample by sample, so that the noise does not depend on how many go through at once.
-            drawn = [torch.randn(images.shape, generator=random, dtype=images.dtype) for _ in range(count)]
-            noisy = images[:, None] + noise * spread[:, None] * torch.stack(drawn, dim=1).to(images.device)
-            gradient, _ = _gradient(model, noisy.flatten(0, 1), repeated(target, count))
-            total += gradient.unflatten(0, (-1, count)).sum(dim=1)
+            noisy = images[:, None].repeat(1, count, 1, 1, 1)
+            for copy in noisy.unbind(dim=1):
+                # Drawn sample by sample, so that the noise does not depend on how many go through at once.
+                copy += spread * noise * torch.randn(images.shape, generator=random, dtype=images.dtype).to(images)
+            total += _summed_gradient(model, noisy, target)
     warn_of_zeros(total, _NO_GRADIENT)
     return _largest(total / samples)
 
@@ -105,9 +105,7 @@ def integrated_gradients(
         for count in _parts(steps, images, batch_size):
             part = slice(done, done + count)
             at, weight = (torch.as_tensor(v[part]).to(way).view(1, -1, 1, 1, 1) for v in (nodes / 2 + 0.5, weights / 2))
-            between = start[:, None] + at * way[:, None]
-            gradient, _ = _gradient(model, between.flatten(0, 1), repeated(target, count))
-            total += (weight * gradient.unflatten(0, (-1, count))).sum(dim=1)
+            total += _summed_gradient(model, start[:, None] + at * way[:, None], target, weight)
             done += count
     warn_of_zeros(total, _NO_GRADIENT)
     return way * total
@@ -159,6 +157,8 @@ def occlusion(
         answers = _answers_to_covered(model, images, filling, size, len(windows))
         looks = [(slice(0, 0), slice(0, 0)), *windows]  # the first covers nothing
         scores, done = [], 0
+        if batch_size is None:  # most of each goes only through the later, smaller part of the network
+            batch_size = max(at_once((height, width)), 8)
         for count in _parts(len(images) * len(looks), images[:1], batch_size):
             rows = torch.arange(done, done + count)
             pictures = rows.div(len(looks), rounding_mode="floor").to(images.device)
@@ -208,7 +208,7 @@ _NO_GRADIENT = (
 
 def _gradient(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]:
     """The gradient of the scores with respect to `images`, in one backward pass, and which target it was."""
-    pixels = images.detach().clone().requires_grad_()
+    pixels = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
     with quick_gradient(pixels):
         logits = model(laid_out(pixels))  # a copy, for a layer may work in place
     settled_target = settled(target, logits)
@@ -219,6 +219,14 @@ def _gradient(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor,
     if gradient is None:
         raise ValueError("target: its score does not depend on the picture")
     return gradient.contiguous(), settled_target
+
+
+def _summed_gradient(
+    model: nn.Module, copies: Tensor, target: Tensor | Callable[[Tensor], Tensor], weights: Tensor | float = 1.0
+) -> Tensor:
+    """The sum, for each picture, of the gradients of its `copies` (N, copies, C, H, W): (N, C, H, W)."""
+    gradient, _ = _gradient(model, copies.flatten(0, 1), repeated(target, copies.shape[1]))
+    return (weights * gradient.unflatten(0, copies.shape[:2])).sum(dim=1)
 
 
 def _settled_for(model: nn.Module, images: Tensor, target: Target) -> Tensor | Callable[[Tensor], Tensor]:
