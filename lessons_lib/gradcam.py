@@ -138,7 +138,7 @@ def score_cam(
             for number, (image, own_maps) in enumerate(zip(seen, activations, strict=True)):
                 own = target[number : number + 1] if isinstance(target, Tensor) else target
                 scores = []
-                for some in own_maps[:, None].split(min(at_once(image.shape[1:]), _MASKS_AT_ONCE)):
+                for some in own_maps[:, None].split(min(at_once(image), _MASKS_AT_ONCE)):
                     # Corners upon corners, as others do it too.
                     masks = functional.interpolate(some, image.shape[1:], mode="bilinear", align_corners=True)
                     low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)

@@ -60,13 +60,13 @@ def smooth_grad(
 ) -> Tensor:
     """The saliency of the mean gradient over noisy copies of `images` (N, C, H, W): (N, H, W), 0 or more.
 
-    Each of the `samples` copies gets Gaussian noise with a deviation of `noise` times the picture's range. Which class
-    is explained is read from the clean picture. Source: Smilkov et al., 2017.
+    Each of the `samples` copies gets Gaussian noise with a deviation of `noise` times the picture's range; the noise of
+    a `seed` is another on a GPU. Which class is explained is read from the clean picture. Source: Smilkov et al., 2017.
     """
     check_whole_number("samples", samples, 1)
     _check_not_negative("noise", noise)
-    random = _generator(seed)
     with explaining(model, images, target):
+        random = _generator(seed, images.device)
         target, images = _settled_for(model, images, target), images.detach()
         spread = images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True)
         total = torch.zeros_like(images)
@@ -74,7 +74,7 @@ def smooth_grad(
             noisy = images[:, None].repeat(1, count, 1, 1, 1)
             for copy in noisy.unbind(dim=1):
                 # Drawn sample by sample, so that the noise does not depend on how many go through at once.
-                copy += spread * noise * torch.randn(images.shape, generator=random, dtype=images.dtype).to(images)
+                copy += spread * noise * _drawn(random, images)
             total += _summed_gradient(model, noisy, target)
     warn_of_zeros(total, _NO_GRADIENT)
     return _largest(total / samples)
@@ -158,7 +158,7 @@ def occlusion(
         looks = [(slice(0, 0), slice(0, 0)), *windows]  # the first covers nothing
         scores, done = [], 0
         if batch_size is None:  # most of each goes only through the later, smaller part of the network
-            batch_size = max(at_once((height, width)), 8)
+            batch_size = max(at_once(images), 8)
         for count in _parts(len(images) * len(looks), images[:1], batch_size):
             rows = torch.arange(done, done + count)
             pictures = rows.div(len(looks), rounding_mode="floor").to(images.device)
@@ -183,7 +183,8 @@ def _answers_to_covered(
     model: nn.Module, images: Tensor, filling: Tensor, size: tuple[int, int], windows: int
 ) -> Callable[[Sequence[int], Sequence[Place]], Tensor]:
     """What to ask for the logits of some of `images`, each with a window that holds what `filling` holds there."""
-    worth = images[:, 0].numel() * windows >= _WORTH_CUTTING
+    # A GPU is quicker with many whole pictures than with few that are put together.
+    worth = images.device.type == "cpu" and images[:, 0].numel() * windows >= _WORTH_CUTTING
     local = LocalChanges.of(model, laid_out(images), filling, size) if worth else None
 
     def answers(pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
@@ -247,7 +248,7 @@ def _parts(total: int, images: Tensor, batch_size: int | None) -> Iterator[int]:
     """How many copies of `images` go through at once, until there were `total` of each."""
     if batch_size is not None:
         check_whole_number("batch_size", batch_size, 1)
-    part = max((batch_size or at_once(images.shape[2:])) // len(images), 1)
+    part = max((batch_size or at_once(images)) // len(images), 1)
     for done in range(0, total, part):
         yield min(part, total - done)
 
@@ -380,8 +381,13 @@ def _check_not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
-def _generator(seed: int | torch.Generator) -> torch.Generator:
+def _generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
     if isinstance(seed, torch.Generator):
         return seed
     check_whole_number("seed", seed)
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def _drawn(random: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers, as many and where `like` has them, whatever device they are drawn on."""
+    return torch.randn(like.shape, generator=random, dtype=like.dtype, device=random.device).to(like.device)

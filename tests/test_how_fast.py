@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import bench_explanations
+import bench_on_gpu
 import pytest
 from PIL import Image
 
 
+def read(record: Path) -> list[dict[str, Any]]:
+    measured: list[dict[str, Any]] = json.loads(record.read_text("utf-8"))["cells"]
+    return measured
+
+
 @pytest.fixture(scope="module")
 def cells() -> list[dict[str, Any]]:
-    record = json.loads(bench_explanations.RECORD.read_text("utf-8"))
-    measured: list[dict[str, Any]] = record["cells"]
-    return measured
+    return read(bench_explanations.RECORD)
+
+
+@pytest.fixture(scope="module")
+def on_gpu() -> list[dict[str, Any]]:
+    return read(bench_on_gpu.RECORD_ON_GPU)
 
 
 def ratios(cells: list[dict[str, Any]], *methods: str) -> list[float]:
     return [cell["ratio"] for cell in cells if cell["method"] in methods]
 
 
-def test_everything_was_measured_once(cells: list[dict[str, Any]]) -> None:
-    found = [tuple(cell[key] for key in ("method", "network", "size", "batch")) for cell in cells]
-    assert found == list(bench_explanations.cells())
+def test_everything_was_measured_once(cells: list[dict[str, Any]], on_gpu: list[dict[str, Any]]) -> None:
+    for record in (cells, on_gpu):
+        found = [tuple(cell[key] for key in ("method", "network", "size", "batch")) for cell in record]
+        assert found == list(bench_explanations.cells())
 
 
 def test_the_plot_is_that_of_the_record(cells: list[dict[str, Any]]) -> None:
@@ -38,3 +49,16 @@ def test_what_the_page_says_of_the_plot_is_so(cells: list[dict[str, Any]]) -> No
     assert min(ratios(cells, "Ablation-CAM")) > 10
     gradients = ratios(cells, "Saliency", "SmoothGrad", "Integrated gradients")
     assert all(0.8 < ratio < 1.7 for ratio in gradients)
+
+
+def test_what_the_page_says_of_a_gpu_is_so(on_gpu: list[dict[str, Any]]) -> None:
+    saliency = [cell for cell in on_gpu if cell["method"] == "Saliency"]
+    assert all(4 < cell["ours_ms"] < 9 for cell in saliency)
+    assert 1 / 1.34 < min(cell["ratio"] for cell in saliency) < 1 / 1.3
+    assert all(5 < ratio < 300 for ratio in ratios(on_gpu, "Ablation-CAM"))
+    many = [cell for cell in on_gpu if cell["method"] == "Integrated gradients" and cell["size"] == 224]
+    for cell in (cell for cell in many if cell["batch"] == 16):
+        assert cell["peer"] == "Captum, 800 at once"
+        assert 0.83 < cell["ratio"] < 0.915
+        assert 9 < cell["peer_mb"] / cell["ours_mb"] < 11
+    assert all(ratio < 1 for ratio in [c["ratio"] for c in on_gpu if c["method"] == "Occlusion" and c["size"] == 224])

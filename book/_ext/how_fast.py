@@ -1,4 +1,4 @@
-"""The directive `{how-fast}`: the tables of the page on speed, from what `make bench` recorded."""
+"""The directive `{how-fast} RECORD`: the tables of the page on speed, from what was recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-RECORD = "_static/how_fast.json"
 SETTINGS = ((224, 1), (224, 16), (32, 1), (32, 16))  # side of the pictures in pixels, and how many at once
 
 
@@ -34,9 +33,11 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
 class HowFast(SphinxDirective):
     """For each network a table of methods and settings, and what all of it was measured with."""
 
+    required_arguments = 1
+
     def run(self) -> list[nodes.Node]:
         """Read the record."""
-        path = Path(self.env.doc2path(self.env.docname)).parent / RECORD
+        path = Path(self.env.doc2path(self.env.docname)).parent / self.arguments[0]
         self.env.note_dependency(str(path))
         record = json.loads(path.read_text("utf-8"))
         cells = {(c["network"], c["method"], c["size"], c["batch"]): c for c in record["cells"]}
