@@ -315,7 +315,7 @@ def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
     return functional.interpolate(maps[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-_MASKS_AT_ONCE = 52  # more small pictures would hardly be quicker, and take more memory
+_MASKS_AT_ONCE = 52  # more small pictures would be a little quicker, but take more memory
 
 
 # --- ablation ----------------------------------------------------------------------------------------------------

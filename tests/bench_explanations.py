@@ -298,6 +298,11 @@ def cells() -> Iterator[tuple[str, str, int, int]]:
                     yield method, network, size, batch
 
 
+def new_record(machine: str) -> dict[str, Any]:
+    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "captum", "grad-cam")}
+    return {"date": date.today().isoformat(), "machine": machine, "versions": versions, "cells": []}
+
+
 def draw(record: dict[str, Any]) -> None:
     """The plot of the page, with the hash of what it shows: a test tells when it is no longer that of the record."""
     from hashlib import sha256
@@ -330,12 +335,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep what the record has, and measure the rest")
     asked = parser.parse_args()
     quiet()
-    record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": f"{torch.get_num_threads()} CPU threads, {platform.system()}, Python {platform.python_version()}",
-        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "captum", "grad-cam")},
-        "cells": [],
-    }
+    record = new_record(
+        f"{torch.get_num_threads()} CPU threads, {platform.system()}, Python {platform.python_version()}"
+    )
     if asked.resume or asked.only:
         record["cells"] = json.loads(RECORD.read_text("utf-8"))["cells"]
     key, order = ("method", "network", "size", "batch"), list(cells())

@@ -10,13 +10,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_explanations import RECORD, Cell, cells, quiet
+from bench_explanations import RECORD, Cell, cells, new_record, quiet
 
 RECORD_ON_GPU = RECORD.with_stem(f"{RECORD.stem}_gpu")
 
@@ -84,12 +82,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         parser.error("needs a GPU")
     quiet()
-    record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": f"one {torch.cuda.get_device_name()}",
-        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "captum", "grad-cam")},
-        "cells": [],
-    }
+    record = new_record(f"one {torch.cuda.get_device_name()}")
     for cell in cells():
         found = measured(*cell)
         record["cells"].append(found)
