@@ -139,12 +139,7 @@ def score_cam(
                 own = target[number : number + 1] if isinstance(target, Tensor) else target
                 scores = []
                 for some in own_maps[:, None].split(min(at_once(image), _MASKS_AT_ONCE)):
-                    # Corners upon corners, as others do it too.
-                    masks = functional.interpolate(some, image.shape[1:], mode="bilinear", align_corners=True)
-                    low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
-                    shown = masks.sub_(low).div_(high - low + 1e-8) * image  # of an even map nothing
-                    logits = model(shown.contiguous(memory_format=layout_of_many(shown)))
-                    scores.append(scores_of(logits, repeated(own, len(some))))
+                    scores.append(scores_of(model(_shown(image, some)), repeated(own, len(some))))
                 weights.append(torch.cat(scores).softmax(dim=0))
         return torch.stack(weights)[:, :, None, None] * activations, target
 
@@ -315,12 +310,21 @@ def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
     return functional.interpolate(maps[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-_MASKS_AT_ONCE = 52  # more small pictures would be a little quicker, but take more memory
+def _shown(image: Tensor, maps: Tensor) -> Tensor:
+    """What each of `maps` (K, 1, h, w), enlarged and brought to [0, 1], lets through of `image` (C, H, W)."""
+    # Corners upon corners, as others do it too.
+    masks = functional.interpolate(maps, image.shape[1:], mode="bilinear", align_corners=True)
+    low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
+    shown = masks.sub_(low).div_(high - low + 1e-8) * image  # of an even map nothing
+    return shown.contiguous(memory_format=layout_of_many(shown))
+
+
+_MASKS_AT_ONCE = 64  # more small pictures would be a little quicker, but take more memory
 
 
 # --- ablation ----------------------------------------------------------------------------------------------------
 
-_ABLATED_AT_ONCE = 2**23, 2**9  # numbers that the layer puts out for all ablated copies together, and copies
+_ABLATED_AT_ONCE = 2**24, 2**9  # numbers that the layer puts out for all ablated copies together, and copies
 
 
 def _lost_without_each(model: nn.Module, images: Tensor, layer: nn.Module, activations: Tensor, target: Any) -> Tensor:

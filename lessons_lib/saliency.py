@@ -34,7 +34,7 @@ def saliency(model: nn.Module, images: Tensor, target: Target = None) -> Tensor:
 def input_gradient(model: nn.Module, images: Tensor, target: Target = None) -> Tensor:
     """The gradient of the score with respect to each number of `images` (N, C, H, W): (N, C, H, W), signed."""
     with explaining(model, images, target):
-        gradient, _ = _gradient(model, images, target)
+        gradient = _gradient(model, laid_out(images.detach()), target)
     warn_of_zeros(gradient, _NO_GRADIENT)
     return gradient
 
@@ -71,11 +71,11 @@ def smooth_grad(
         spread = images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True)
         total = torch.zeros_like(images)
         for count in _parts(samples, images, batch_size):
-            noisy = images[:, None].repeat(1, count, 1, 1, 1)
-            for copy in noisy.unbind(dim=1):
+            noisy = laid_out(images.repeat_interleave(count, dim=0))
+            for copy in noisy.unflatten(0, (-1, count)).unbind(dim=1):
                 # Drawn sample by sample, so that the noise does not depend on how many go through at once.
                 copy += spread * noise * _drawn(random, images)
-            total += _summed_gradient(model, noisy, target)
+            total += _summed_gradient(model, noisy, count, target)
     warn_of_zeros(total, _NO_GRADIENT)
     return _largest(total / samples)
 
@@ -100,15 +100,16 @@ def integrated_gradients(
     with explaining(model, images, target):
         start = _broadcast("baseline", baseline, images)
         target = _settled_for(model, images, target)
-        way = images.detach() - start
-        total, done = torch.zeros_like(way), 0
+        end = images.detach()
+        total, done = torch.zeros_like(end), 0
         for count in _parts(steps, images, batch_size):
             part = slice(done, done + count)
-            at, weight = (torch.as_tensor(v[part]).to(way).view(1, -1, 1, 1, 1) for v in (nodes / 2 + 0.5, weights / 2))
-            total += _summed_gradient(model, start[:, None] + at * way[:, None], target, weight)
+            at, weight = (torch.as_tensor(v[part]).to(end).view(1, -1, 1, 1, 1) for v in (nodes / 2 + 0.5, weights / 2))
+            on_the_way = laid_out((start[:, None] + at * (end - start)[:, None]).flatten(0, 1))
+            total += _summed_gradient(model, on_the_way, count, target, weight)
             done += count
     warn_of_zeros(total, _NO_GRADIENT)
-    return way * total
+    return (end - start) * total
 
 
 def deconvnet(model: nn.Module, images: Tensor, target: Target = None) -> Tensor:
@@ -207,27 +208,27 @@ _NO_GRADIENT = (
 )
 
 
-def _gradient(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]:
-    """The gradient of the scores with respect to `images`, in one backward pass, and which target it was."""
-    pixels = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
-    with quick_gradient(pixels):
-        logits = model(laid_out(pixels))  # a copy, for a layer may work in place
-    settled_target = settled(target, logits)
-    scores = scores_of(logits, settled_target)
+def _gradient(model: nn.Module, copies: Tensor, target: Target) -> Tensor:
+    """The gradient of the scores with respect to `copies` of pictures, which may be spent, in one backward pass."""
+    # Asked for is the gradient of what is added, nothing: so that a layer that works in place needs no further copy.
+    added = copies.new_zeros(()).expand(copies.shape).requires_grad_()
+    with quick_gradient(copies):
+        logits = model(copies.add_(added))
+    scores = scores_of(logits, settled(target, logits))
     if not scores.requires_grad:
         raise ValueError("target: its score does not depend on the picture")
-    (gradient,) = torch.autograd.grad(scores.sum(), pixels, allow_unused=True)
+    (gradient,) = torch.autograd.grad(scores.sum(), added, allow_unused=True)
     if gradient is None:
         raise ValueError("target: its score does not depend on the picture")
-    return gradient.contiguous(), settled_target
+    return gradient.contiguous()
 
 
 def _summed_gradient(
-    model: nn.Module, copies: Tensor, target: Tensor | Callable[[Tensor], Tensor], weights: Tensor | float = 1.0
+    model: nn.Module, copies: Tensor, each: int, target: Tensor | Callable[[Tensor], Tensor], weights: Any = 1.0
 ) -> Tensor:
-    """The sum, for each picture, of the gradients of its `copies` (N, copies, C, H, W): (N, C, H, W)."""
-    gradient, _ = _gradient(model, copies.flatten(0, 1), repeated(target, copies.shape[1]))
-    return (weights * gradient.unflatten(0, copies.shape[:2])).sum(dim=1)
+    """The sum, for each picture, of the gradients of `each` copies: (N, C, H, W) of `copies` (N * each, C, H, W)."""
+    gradient = _gradient(model, copies, repeated(target, each)).unflatten(0, (-1, each))
+    return (weights * gradient).sum(dim=1)
 
 
 def _settled_for(model: nn.Module, images: Tensor, target: Target) -> Tensor | Callable[[Tensor], Tensor]:
@@ -284,7 +285,7 @@ def _with_relu_rule(rule: Rule, model: nn.Module, images: Tensor, target: Target
     check_model(model)
     check_relus_show(model)
     with explaining(model, images, target), relu_rule(rule) as relus:
-        gradient, _ = _gradient(model, images, target)
+        gradient = _gradient(model, laid_out(images.detach()), target)
     if not relus.met:
         raise ValueError("model: no ReLU ran in its forward pass, so there is nothing for this rule to change")
     warn_of_zeros(gradient, "nothing that is positive all the way comes back")
