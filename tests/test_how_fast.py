@@ -53,12 +53,14 @@ def test_what_the_page_says_of_the_plot_is_so(cells: list[dict[str, Any]]) -> No
 
 def test_what_the_page_says_of_a_gpu_is_so(on_gpu: list[dict[str, Any]]) -> None:
     saliency = [cell for cell in on_gpu if cell["method"] == "Saliency"]
-    assert all(4 < cell["ours_ms"] < 9 for cell in saliency)
-    assert 1 / 1.35 < min(cell["ratio"] for cell in saliency) < 1 / 1.3
-    assert all(5 < ratio < 300 for ratio in ratios(on_gpu, "Ablation-CAM"))
-    many = [cell for cell in on_gpu if cell["method"] == "Integrated gradients" and cell["size"] == 224]
-    for cell in (cell for cell in many if cell["batch"] == 16):
+    assert all(3.5 < cell["ours_ms"] < 6.5 for cell in saliency)
+    assert 1.2 < 1 / min(cell["ratio"] for cell in saliency) < 1.3
+    ablation = ratios(on_gpu, "Ablation-CAM")
+    assert 9.5 < min(ablation) < 10.5 and 250 < max(ablation) < 350
+    gradients = [cell for cell in on_gpu if cell["method"] == "Integrated gradients" and cell["batch"] == 16]
+    for cell in (cell for cell in gradients if cell["size"] == 224):
         assert cell["peer"] == "Captum, 800 at once"
-        assert 0.83 < cell["ratio"] < 0.915
-        assert 9 < cell["peer_mb"] / cell["ours_mb"] < 11
-    assert all(ratio < 1 for ratio in [c["ratio"] for c in on_gpu if c["method"] == "Occlusion" and c["size"] == 224])
+        assert 0.845 < cell["ratio"] < 0.895
+        assert 9.5 < cell["peer_mb"] / cell["ours_mb"] < 10.5
+    longer = [1 / cell["ratio"] for cell in on_gpu if cell["method"] == "Occlusion" and cell["batch"] == 16]
+    assert 1.25 < min(longer) < 1.35 and 3.25 < max(longer) < 3.35
