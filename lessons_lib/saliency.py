@@ -105,6 +105,7 @@ def integrated_gradients(
         for count in _parts(steps, images, batch_size):
             part = slice(done, done + count)
             at, weight = (torch.as_tensor(v[part]).to(end).view(1, -1, 1, 1, 1) for v in (nodes / 2 + 0.5, weights / 2))
+            # The difference anew each time: kept, it would be one more copy in memory when that is fullest.
             on_the_way = laid_out((start[:, None] + at * (end - start)[:, None]).flatten(0, 1))
             total += _summed_gradient(model, on_the_way, count, target, weight)
             done += count
