@@ -10,7 +10,7 @@ it holds, branches on or changes in place is what it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -26,8 +26,16 @@ from .activations import ReceptiveField, Window, seen_through, sliding, united
 
 _SHARE = 0.35  # of the picture: a crop that is larger hardly saves anything
 
+_WORTH_CUTTING = 20 * 224 * 224  # pixels to look at in all: for less, to follow a forward pass takes too long
+
 Place = tuple[slice, slice]
 """Rows and columns of the pixels that have changed."""
+
+
+def worth_cutting(images: Tensor, looks: int) -> bool:
+    """Whether it can save time to look at each of `images` (N, C, H, W), changed somewhere, `looks` times in parts."""
+    # A GPU is quicker with many whole pictures than with few that are put together.
+    return images.device.type == "cpu" and images[:, 0].numel() * looks >= _WORTH_CUTTING
 
 
 class OtherPass(RuntimeError):
@@ -68,13 +76,14 @@ class LocalChanges:
             whole = images[:1].repeat(2, 1, 1, 1)
             for one, (down, across) in zip(whole, places, strict=True):
                 one[:, down, across] = changed[0, :, down, across]
-            wanted, found = model(whole), local.logits(changed, [0, 0], places)
+            patches = [changed[0, :, down, across] for down, across in places]
+            wanted, found = model(whole), local.logits(patches, [0, 0], places)
             if (wanted - found).abs().max() <= 1000 * torch.finfo(wanted.dtype).eps * wanted.abs().max():
                 return local
         return None
 
-    def logits(self, changed: Tensor, pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
-        """What the network says where, of picture `pictures[m]`, `places[m]` is as in `changed`: (M, classes).
+    def logits(self, patches: Iterable[Tensor], pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
+        """What the network says where, of picture `pictures[m]`, `places[m]` holds patch m (C, h, w): (M, classes).
 
         Raises OtherPass where the model does not do what it did when it was recorded.
         """
@@ -86,10 +95,12 @@ class LocalChanges:
             for place in places
         ]
         crops = self.images.new_empty(len(places), self.images.shape[1], *self.crop)
-        for crop, picture, (down, across), (rows, columns) in zip(crops, pictures, places, reaches, strict=True):
+        for crop, patch, picture, (down, across), (rows, columns) in zip(
+            crops, patches, pictures, places, reaches, strict=True
+        ):
             crop[:] = self.images[picture, :, rows.pixels, columns.pixels]
             inner = _shifted(down, rows.pixels.start), _shifted(across, columns.pixels.start)
-            crop[:, inner[0], inner[1]] = changed[picture, :, down, across]
+            crop[:, inner[0], inner[1]] = patch
         layout = _layout(self.images)
         local = self.early.run(crops.contiguous(memory_format=layout))
         maps = self.maps[list(pictures)].contiguous(memory_format=layout)

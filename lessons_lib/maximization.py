@@ -99,7 +99,7 @@ def maximize(
             answered |= ~asleep
             if asleep.any():
                 # A ReLU that is off everywhere lets no gradient through: ask what would switch it on, and that alone.
-                with _waking(model):
+                with waking(model):
                     _, woken, _ = scorer(images, images, only=asleep)
                 if step == 0:
                     _refuse_the_dead(asleep & ~woken.flatten(1).any(dim=1).cpu(), objectives, count)
@@ -607,7 +607,7 @@ class _Woken(torch.autograd.Function):
 
 
 @contextmanager
-def _waking(model: nn.Module) -> Iterator[None]:
+def waking(model: nn.Module) -> Iterator[None]:
     """Within the `with`, every `nn.ReLU` of the model has the gradient of `_Woken`."""
     inputs: dict[nn.Module, Tensor] = {}
 

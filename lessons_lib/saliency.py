@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ._checks import check_number, check_whole_number
-from ._local_change import LocalChanges, OtherPass, Place
+from ._checks import check_number, check_whole_number, seeded
+from ._local_change import LocalChanges, OtherPass, Place, worth_cutting
 from .hooks import check_model
-from .targets import Target, at_once, explaining, laid_out, quick_gradient, repeated, scores_of, settled, warn_of_zeros
+from .targets import Target, at_once, explaining, gradient_of, laid_out, repeated, scores_of, settled, warn_of_zeros
 
 
 def saliency(model: nn.Module, images: Tensor, target: Target = None) -> Tensor:
@@ -66,7 +66,7 @@ def smooth_grad(
     check_whole_number("samples", samples, 1)
     _check_not_negative("noise", noise)
     with explaining(model, images, target):
-        random = _generator(seed, images.device)
+        random = seeded(seed, images.device)
         target, images = _settled_for(model, images, target), images.detach()
         spread = images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True)
         total = torch.zeros_like(images)
@@ -178,24 +178,20 @@ def occlusion(
     return total / covers
 
 
-_WORTH_CUTTING = 20 * 224 * 224  # pixels to look at in all: for less, to follow a forward pass takes too long
-
-
 def _answers_to_covered(
     model: nn.Module, images: Tensor, filling: Tensor, size: tuple[int, int], windows: int
 ) -> Callable[[Sequence[int], Sequence[Place]], Tensor]:
     """What to ask for the logits of some of `images`, each with a window that holds what `filling` holds there."""
-    # A GPU is quicker with many whole pictures than with few that are put together.
-    worth = images.device.type == "cpu" and images[:, 0].numel() * windows >= _WORTH_CUTTING
-    local = LocalChanges.of(model, laid_out(images), filling, size) if worth else None
+    local = LocalChanges.of(model, laid_out(images), filling, size) if worth_cutting(images, windows) else None
 
     def answers(pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
+        patches = [filling[picture, :, down, across] for picture, (down, across) in zip(pictures, places, strict=True)]
         if local is not None:
             with suppress(OtherPass):
-                return local.logits(filling, pictures, places)
+                return local.logits(patches, pictures, places)
         covered = laid_out(images[list(pictures)])
-        for look, picture, (down, across) in zip(covered, pictures, places, strict=True):
-            look[:, down, across] = filling[picture, :, down, across]
+        for look, patch, (down, across) in zip(covered, patches, places, strict=True):
+            look[:, down, across] = patch
         logits: Tensor = model(covered)
         return logits
 
@@ -211,17 +207,7 @@ _NO_GRADIENT = (
 
 def _gradient(model: nn.Module, copies: Tensor, target: Target) -> Tensor:
     """The gradient of the scores with respect to `copies` of pictures, which may be spent, in one backward pass."""
-    # Asked for is the gradient of what is added, nothing: so that a layer that works in place needs no further copy.
-    added = copies.new_zeros(()).expand(copies.shape).requires_grad_()
-    with quick_gradient(copies):
-        logits = model(copies.add_(added))
-    scores = scores_of(logits, settled(target, logits))
-    if not scores.requires_grad:
-        raise ValueError("target: its score does not depend on the picture")
-    (gradient,) = torch.autograd.grad(scores.sum(), added, allow_unused=True)
-    if gradient is None:
-        raise ValueError("target: its score does not depend on the picture")
-    return gradient.contiguous()
+    return gradient_of(model, copies, lambda logits: scores_of(logits, settled(target, logits)))[1]
 
 
 def _summed_gradient(
@@ -381,13 +367,6 @@ def _check_not_negative(name: str, value: float) -> None:
     check_number(name, value)
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be 0 or more, not {value}")
-
-
-def _generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
-    if isinstance(seed, torch.Generator):
-        return seed
-    check_whole_number("seed", seed)
-    return torch.Generator(device).manual_seed(int(seed))
 
 
 def _drawn(random: torch.Generator, like: Tensor) -> Tensor:

@@ -26,40 +26,45 @@ The function is handed logits (M, K) of any number of pictures and answers with 
 """
 
 
-def check_target(target: Any, count: int) -> None:
+def check_target(target: Any, count: int, name: str = "target") -> None:
     """TypeError or ValueError unless `target` could be one for `count` pictures: all that shows without logits."""
     if target is None or (callable(target) and not isinstance(target, Tensor | type)):
         return
     if isinstance(target, Integral) and not isinstance(target, bool):
-        check_whole_number("target", target)
+        check_whole_number(name, target)
         return
     if isinstance(target, Sequence) and not isinstance(target, str):
         for number in target:
-            check_whole_number("target", number)
+            check_whole_number(name, number)
         target = torch.tensor(target, dtype=torch.long)
     if not isinstance(target, Tensor):
         raise TypeError(
-            f"target must be a class, one class for each picture, or a function of the logits, "
+            f"{name} must be a class, one class for each picture, or a function of the logits, "
             f"not {type(target).__name__}"
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"target must hold the numbers of classes, not {target.dtype}")
+        raise TypeError(f"{name} must hold the numbers of classes, not {target.dtype}")
     if target.shape not in ((), (count,)):
-        raise ValueError(f"target must hold one class for each of {count} pictures, not {tuple(target.shape)}")
+        raise ValueError(f"{name} must hold one class for each of {count} pictures, not {tuple(target.shape)}")
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
-        raise TypeError(f"target must hold the numbers of classes as int64, not {target.dtype}")
+        raise TypeError(f"{name} must hold the numbers of classes as int64, not {target.dtype}")
     if target.numel() and target.min() < 0:
-        raise ValueError(f"target must be 0 or more, not {int(target.min())}")
+        raise ValueError(f"{name} must be 0 or more, not {int(target.min())}")
 
 
-def settled(target: Target, logits: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
+def check_logits(logits: Any) -> None:
+    """ValueError unless a model's answer are logits (N, K)."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model must put out logits of the shape (N, classes), not {came}")
+
+
+def settled(target: Target, logits: Tensor, name: str = "target") -> Tensor | Callable[[Tensor], Tensor]:
     """The target of each of the pictures that have `logits` (N, K): classes (N,), or the function as it is.
 
     Raises ValueError for a class that the network does not have, or what are no logits.
     """
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model must put out logits of the shape (N, classes), not {came}")
+    check_logits(logits)
     if target is None:
         return logits.argmax(dim=1)
     if callable(target) and not isinstance(target, Tensor):
@@ -67,7 +72,7 @@ def settled(target: Target, logits: Tensor) -> Tensor | Callable[[Tensor], Tenso
     classes = torch.as_tensor(target, dtype=torch.long, device=logits.device).expand(len(logits))
     if classes.numel() and int(classes.max()) >= logits.shape[1]:
         raise ValueError(
-            f"target {int(classes.max())} is out of range: this network has {logits.shape[1]} classes "
+            f"{name} {int(classes.max())} is out of range: this network has {logits.shape[1]} classes "
             f"(0 to {logits.shape[1] - 1})"
         )
     return classes
@@ -89,17 +94,17 @@ def repeated(target: Tensor | Callable[[Tensor], Tensor], times: int) -> Tensor 
     return target.repeat_interleave(times) if isinstance(target, Tensor) else target
 
 
-def check_images(images: Any) -> None:
+def check_images(images: Any, name: str = "images") -> None:
     """TypeError or ValueError unless `images` are pictures (N, C, H, W) of finite numbers."""
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor (N, C, H, W), not {type(images).__name__}")
+        raise TypeError(f"{name} must be a tensor (N, C, H, W), not {type(images).__name__}")
     if images.ndim != 4 or images.numel() == 0:
-        more = ": write images[None] for a single one" if images.ndim == 3 else ""
-        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}{more}")
+        more = f": write {name}[None] for a single one" if images.ndim == 3 else ""
+        raise ValueError(f"{name} must have the shape (N, C, H, W), not {tuple(images.shape)}{more}")
     if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, not {images.dtype}")
+        raise TypeError(f"{name} must be floating point, not {images.dtype}")
     if not images.isfinite().all():
-        raise ValueError("images must be finite: these hold NaN or infinity")
+        raise ValueError(f"{name} must be finite: these hold NaN or infinity")
 
 
 @contextmanager
@@ -143,6 +148,25 @@ def quick_gradient(images: Tensor) -> AbstractContextManager[Any]:
 
 def _pixels(images: Tensor) -> int:
     return len(images) * images.shape[2] * images.shape[3]
+
+
+def gradient_of(model: nn.Module, copies: Tensor, scores: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits of `copies` of pictures, which may be spent, and the gradient of `scores(logits)` (N,), in one pass.
+
+    Raises ValueError where the scores do not depend on the pictures, or the model puts out no logits.
+    """
+    # Asked for is the gradient of what is added, nothing: so that a layer that works in place needs no further copy.
+    added = copies.new_zeros(()).expand(copies.shape).requires_grad_()
+    with quick_gradient(copies):
+        logits = model(copies.add_(added))
+    check_logits(logits)
+    found = scores(logits)
+    gradient = None
+    if found.requires_grad:
+        (gradient,) = torch.autograd.grad(found.sum(), added, allow_unused=True)
+    if gradient is None:
+        raise ValueError("target: its score does not depend on the picture")
+    return logits.detach(), gradient.contiguous()
 
 
 def warn_of_zeros(maps: Tensor, why: str) -> None:

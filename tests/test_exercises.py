@@ -640,7 +640,7 @@ def ask_and_add_up(images: Tensor) -> None:
     images.requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", ["capture", "pixel_gradient", "robust_gradient", "class_gradient"])
+@pytest.mark.parametrize("name", ["capture", "pixel_gradient", "robust_gradient", "class_gradient", "uphill"])
 @pytest.mark.parametrize(("mark", "words"), [(ask_and_forget, "`requires_grad`"), (ask_and_add_up, "`.grad`")])
 def test_pictures_that_are_left_with_a_mark_are_told(name: str, mark: Callable[[Tensor], None], words: str) -> None:
     exercise = all_exercises()[name]

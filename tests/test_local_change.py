@@ -58,7 +58,8 @@ def test_the_answers_are_those_to_whole_pictures(
         local = LocalChanges.of(model, images, changed, (window, window))
         assert local is not None
         assert local.crop < size
-        found = local.logits(changed, pictures, places)
+        patches = [changed[n, :, down, across] for n, (down, across) in zip(pictures, places, strict=True)]
+        found = local.logits(patches, pictures, places)
     wanted = answers(model, images, changed, pictures, places)
     assert networks.relative(found, wanted) < 1e-12
 
@@ -68,7 +69,7 @@ def test_a_place_that_holds_nothing_changes_nothing() -> None:
     with torch.no_grad():
         local = LocalChanges.of(model, images, images + 1, (4, 4))
         assert local is not None
-        found = local.logits(images + 1, [0], [(slice(0, 0), slice(0, 0))])
+        found = local.logits([images[0, :, :0, :0]], [0], [(slice(0, 0), slice(0, 0))])
         assert networks.relative(found, model(images)) < 1e-12
 
 
@@ -198,7 +199,7 @@ ODD: dict[str, Forward] = {
 
 def both_ways(model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch, **how: Any) -> tuple[Tensor, Tensor]:
     plain = occlusion(model, images, 1, **how)
-    monkeypatch.setattr(saliency_module, "_WORTH_CUTTING", 0)
+    monkeypatch.setattr(local_change, "_WORTH_CUTTING", 0)
     monkeypatch.setattr(local_change, "_SHARE", 0.9)
     return occlusion(model, images, 1, **how), plain
 
@@ -266,7 +267,7 @@ def test_a_pass_that_takes_another_way_is_noticed_and_then_all_of_it_runs(monkey
         return m.d(m.c(x)) if len(calls) % 3 else m.d(m.c(x).tanh())
 
     model, images = _Odd(changes_its_mind).double().eval(), networks.pictures(1, 40, torch.float64)
-    monkeypatch.setattr(saliency_module, "_WORTH_CUTTING", 0)
+    monkeypatch.setattr(local_change, "_WORTH_CUTTING", 0)
     assert occlusion(model, images, 1, size=8, batch_size=8).isfinite().all()
 
 
@@ -294,7 +295,7 @@ def test_occlusion_gives_the_same_map_either_way_and_leaves_the_model(
         taken.append(of(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(saliency_module, "_WORTH_CUTTING", 0)
+    monkeypatch.setattr(local_change, "_WORTH_CUTTING", 0)
     monkeypatch.setattr(saliency_module.LocalChanges, "of", remember)
     found = occlusion(model, images, target, size=6, stride=6)
     assert taken[0] is not None
@@ -306,7 +307,7 @@ def test_occlusion_gives_the_same_map_either_way_and_leaves_the_model(
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_compiled_network_runs_as_always(in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = copy.deepcopy(networks.network("in_place")), networks.pictures(1, 64)
-    monkeypatch.setattr(saliency_module, "_WORTH_CUTTING", 0)
+    monkeypatch.setattr(local_change, "_WORTH_CUTTING", 0)
     wanted = occlusion(model, images, 1, size=16)
     compiled = nn.Sequential(torch.compile(model, backend="eager"))
     if in_place:

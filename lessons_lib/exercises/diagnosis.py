@@ -271,7 +271,7 @@ def _values_words(
     got, want = numbers_of[wrong[0]]
     words = f"Wrong for {wrong[0]}"
     if isinstance(got, Tensor) and got.ndim:
-        close = (got - want).abs() <= exercise.tolerance * _scale(want)
+        close = ((got - want).abs() <= exercise.tolerance * _scale(want)) | (got == want)  # infinity is at no distance
         words += f": {int((~close).sum())} of {close.numel()} numbers differ from what is wanted, by "
         off = distance(got, want)
         if whole:  # a share of a row or a column means nothing
