@@ -56,6 +56,7 @@ bench: $(VENV)/installed $(VENV)-oracles/installed  ## our methods beside the pe
 	@$(RUN)python tests/bench.py
 	@$(RUN)python tests/bench_explanations.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_lucent.py
+	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_fooling.py
 
 # An environment of its own: these libraries pin old versions of what the book needs new.
 $(VENV)-oracles/installed: pyproject.toml tests/oracles/requirements.txt book/_make/install.sh

@@ -41,8 +41,8 @@ def fool(model: nn.Module, images: Tensor, target: Classes, *, step_size: float 
     """Follow the gradient of the target's logit until `images` (N, C, H, W) are read as `target`: (N, C, H, W).
 
     Each step has the length `step_size`, Euclidean over all numbers of a picture. A picture stops once it is read as
-    its target as rounded to 8 bits, and so it is returned; after `steps` as it is then. Pixels stay in [0, 1]. Raises
-    TypeError or ValueError for bad input. Source: Szegedy et al., 2014.
+    its target, also when rounded to 8 bits; rounded it is returned, at the latest after `steps`. Pixels stay in [0, 1].
+    Raises TypeError or ValueError for bad input. Source: Szegedy et al., 2014.
     """
     check_whole_number("steps", steps, 1)
     _check_positive("step_size", step_size)
@@ -51,7 +51,7 @@ def fool(model: nn.Module, images: Tensor, target: Classes, *, step_size: float 
         moved = images.detach().clone()
         going = torch.arange(len(images), device=images.device)
         for _ in range(steps):
-            logits, gradient = _of_the_score(model, moved[going], aim.classes[going])
+            logits, gradient = _of_the_score(model, moved[going], aim, going)
             # Rounded and asked again only where it looks done.
             near = aim.reached(logits, going)
             done = near.clone()
@@ -95,15 +95,15 @@ def pgd(
     """Many small steps, each brought back to at most `epsilon` from `images` (N, C, H, W) in [0, 1]: (N, C, H, W).
 
     Projected gradient descent. With `norm` "linf" no number differs by more than `epsilon`, with "l2" the Euclidean
-    length of a picture's difference is at most that. Steps are by default 2.5 * epsilon / steps. Without a random start
-    this is iterative FGSM. `target`, `labels` and `epsilon` as in `fgsm`. Source: Kurakin et al., 2017; Madry et al.,
-    2018.
+    length of a picture's difference is at most that. Steps are by default a quarter of `epsilon`, or longer where there
+    are less than ten. Without a random start this is iterative FGSM. `target`, `labels` and `epsilon` as in `fgsm`.
+    Source: Kurakin et al., 2017; Madry et al., 2018.
     """
     _check_norm(norm)
     check_whole_number("steps", steps, 1)
     with _attacking(model, images, target=target, labels=labels):
         size = _sizes("epsilon", epsilon, images, most=1 if norm == "linf" else None)
-        step = 2.5 * size / steps if step_size is None else _sizes("step_size", step_size, images)
+        step = max(2.5 / steps, 0.25) * size if step_size is None else _sizes("step_size", step_size, images)
         clean, moved = images.detach(), images.detach()
         random = seeded(seed, images.device)
         aim = _Aim.of(model, images, target, labels)
@@ -125,7 +125,11 @@ def project(moved: Tensor, images: Tensor, *, epsilon: float | Tensor, norm: str
     _check_pixels(images)
     if not isinstance(moved, Tensor) or moved.shape != images.shape:
         raise ValueError(f"moved must have the shape of images, {tuple(images.shape)}")
-    return _projected(moved, images, _sizes("epsilon", epsilon, images), norm)
+    size = _sizes("epsilon", epsilon, images, most=1 if norm == "linf" else None)
+    change = moved - images
+    length = change.abs() if norm == "linf" else torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
+    # What lies inside stays as it is: taken apart and put together again, it would be rounded.
+    return torch.where(length > size, _projected(moved, images, size, norm), moved.clamp(0, 1))
 
 
 def deep_fool(
@@ -147,17 +151,20 @@ def deep_fool(
     if candidates is not None:
         check_whole_number("candidates", candidates, 1)
     check_number("overshoot", overshoot)
+    if not 0 <= overshoot < float("inf"):
+        raise ValueError(f"overshoot must be 0 or more, not {overshoot}")
     with _attacking(model, images, labels=labels):
-        own = _Aim.of(model, images, None, labels).classes
+        aim = _Aim.of(model, images, None, labels)
         moved = images.detach().clone()
         going = torch.arange(len(images), device=images.device)
-        for _ in range(steps):
+        for step in range(steps):
             part = max(at_once(images) // (candidates or 10), 1)
+            least = 1000 * torch.finfo(images.dtype).eps if step >= _PATIENCE else 0.0
             left = []
             for rows in going.split(part):
-                on, step = _to_nearest_border(model, moved[rows], own[rows], candidates)
+                on, way = _to_nearest_border(model, moved[rows], aim, rows, candidates, least)
                 left.append(rows[on])
-                moved[rows[on]] = (moved[rows[on]] + (1 + overshoot) * step).clamp(0, 1)
+                moved[rows[on]] = (moved[rows[on]] + (1 + overshoot) * way).clamp(0, 1)
             going = torch.cat(left)
             if not len(going):
                 break
@@ -184,8 +191,8 @@ def one_pixel(
     for name, value, least in (("pixels", pixels, 1), ("population", population, 4), ("steps", steps, 0)):
         check_whole_number(name, value, least)
     with _attacking(model, images, target=target, labels=labels, needs="class"), torch.no_grad():
-        aim = _Aim.of(model, images, target, labels)
         random = seeded(seed, images.device)
+        aim = _Aim.of(model, images, target, labels)
         clean = images.detach()
         every = torch.arange(len(images), device=images.device)
         going = asked = every[~aim.reached(_logits(model, clean), every)]
@@ -196,6 +203,8 @@ def one_pixel(
         local = LocalChanges.of(model, laid_out(clean), 1 - clean, (1, 1)) if looks else None
         new = genes[going]
         for step in range(steps + 1):
+            if not len(going):
+                break
             if step > 0:
                 old = genes[going]
                 first, second, third = (
@@ -207,8 +216,6 @@ def one_pixel(
             genes[going] = torch.where(better[..., None, None], new, genes[going])
             worth[going] = torch.where(better, found, worth[going])
             going = going[worth[going].amax(dim=1) <= 0]
-            if not len(going):
-                break
         moved = clean.clone()
         moved[asked] = _painted(clean[asked], genes[asked, worth[asked].argmax(dim=1)])
         return moved
@@ -217,7 +224,7 @@ def one_pixel(
 def universal_perturbation(
     model: nn.Module,
     images: Tensor,
-    target: Target = None,
+    target: Classes = None,
     *,
     epsilon: float = 10 / 255,
     steps: int = 100,
@@ -228,21 +235,21 @@ def universal_perturbation(
 ) -> Tensor:
     """One difference (C, H, W), of numbers up to `epsilon`, that makes the network misread many of `images` at once.
 
-    Each step follows the sign of the gradient summed over those of `batch_size` pictures that are still read as before.
-    Add it to pictures and clip to [0, 1]. `target` and `labels` as in `fgsm`; steps are by default an eighth of
-    `epsilon`. Source: Moosavi-Dezfooli et al., 2017; by gradients, Shafahi et al., 2020.
+    Each step follows the sign of the gradient summed over `batch_size` pictures drawn anew. Add the difference to
+    pictures and clip to [0, 1]. `target` and `labels` as in `fgsm`; steps are by default an eighth of `epsilon`.
+    Source: Moosavi-Dezfooli et al., 2017; by gradients, Shafahi et al., 2020.
     """
     check_whole_number("steps", steps, 1)
     check_whole_number("batch_size", batch_size, 1)
     with _attacking(model, images, target=target, labels=labels, needs="class"):
         size = float(_sizes("epsilon", epsilon, images[:1], most=1))
         step = size / 8 if step_size is None else float(_sizes("step_size", step_size, images[:1]))
-        aim = _Aim.of(model, images, target, labels)
         clean, random = images.detach(), seeded(seed, images.device)
+        aim = _Aim.of(model, images, target, labels)
         change = torch.zeros_like(clean[0])
         for _ in range(steps):
             rows = torch.randperm(len(clean), generator=random, device=random.device)[:batch_size].to(clean.device)
-            gradient = _gradient(model, (clean[rows] + change).clamp(0, 1), aim, rows, only_unreached=True)
+            gradient = _gradient(model, (clean[rows] + change).clamp(0, 1), aim, rows)
             change = (change + step * gradient.sum(dim=0).sign()).clamp(-size, size)
     return change
 
@@ -275,7 +282,7 @@ class Report:
     @property
     def rate(self) -> float:
         """The share, of the pictures that count, that are fooled after rounding; NaN where none counts."""
-        return (self.fooled.sum() / self.counts.sum()).item()
+        return (self.fooled.sum().double() / self.counts.sum()).item()
 
     def __str__(self) -> str:
         count, its = int(self.counts.sum()), self.fooled
@@ -319,8 +326,9 @@ def report(
         rows = torch.arange(len(images), device=images.device)
         clean, saved = images.detach(), round_to_8_bits(moved.detach())
         aim = _Aim.of(model, images, target, labels)
-        before, after = _logits(model, clean), _logits(model, saved)
+        before = _logits(model, clean)
         counts = ~aim.reached(before, rows)
+        after = _logits(model, saved)
         change = (saved - clean).flatten(1)
         error = change.square().mean(dim=1)
         return Report(
@@ -332,7 +340,8 @@ def report(
             fooled_unrounded=aim.reached(_logits(model, moved.detach()), rows) & counts,
             linf=change.abs().amax(dim=1),
             l2=change.norm(dim=1),
-            l0=(saved != clean).any(dim=1).flatten(1).sum(dim=1),
+            # More than rounding: dividing by 255 twice need not give the same last digit.
+            l0=((saved - clean).abs() > 1e-6).any(dim=1).flatten(1).sum(dim=1),
             psnr=-10 * error.log10(),
             ssim=_ssim(clean, saved),
         )
@@ -363,79 +372,77 @@ class _Aim:
         if callable(asked) and not isinstance(asked, Tensor):
             return cls(asked, towards=True)
         if asked is None:
-            return cls(_logits(model, images.detach()).argmax(dim=1), towards=False)
-        with torch.no_grad():  # one look tells how many classes there are
-            name = "target" if target is not None else "labels"
-            goal = settled(asked, model(laid_out(images[:1].detach())).expand(len(images), -1), name)
-        assert isinstance(goal, Tensor)
+            asked = _logits(model, images.detach()).argmax(dim=1)
+        goal = torch.as_tensor(asked, dtype=torch.long, device=images.device).expand(len(images))
         return cls(goal, towards=target is not None)
 
-    @property
-    def classes(self) -> Tensor:
+    def classes(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Those of the pictures `rows` (M,) that have `logits` (M, K). ValueError for one that the network lacks."""
         assert isinstance(self.goal, Tensor)
-        return self.goal
+        its = settled(self.goal[rows], logits, "target" if self.towards else "labels")
+        assert isinstance(its, Tensor)
+        return its
 
     def losses(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """What is to grow, for the pictures `rows` (M,) that have `logits` (M, K): (M,)."""
+        """What is to grow: (M,)."""
         if not isinstance(self.goal, Tensor):
             return scores_of(logits, self.goal)
-        losses = functional.cross_entropy(logits, self.goal[rows], reduction="none")
+        losses = functional.cross_entropy(logits, self.classes(logits, rows), reduction="none")
         return -losses if self.towards else losses
 
     def reached(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Whether each is read as its target, or no longer as its label: (M,)."""
-        return (logits.argmax(dim=1) == self.classes[rows]) == self.towards
+        return (logits.argmax(dim=1) == self.classes(logits, rows)) == self.towards
 
     def merits(self, logits: Tensor, rows: Tensor) -> Tensor:
         """By how much the logits speak for success; above 0 where there is one: (M,).
 
         The lead over the best rival. Unlike a probability, it still tells good from better where a network is sure.
         """
-        own = logits.gather(1, self.classes[rows][:, None])[:, 0]
-        rival = logits.scatter(1, self.classes[rows][:, None], -torch.inf).amax(dim=1)
+        classes = self.classes(logits, rows)[:, None]
+        own = logits.gather(1, classes)[:, 0]
+        rival = logits.scatter(1, classes, -torch.inf).amax(dim=1)
         return own - rival if self.towards else rival - own
 
 
-def _gradient(
-    model: nn.Module, images: Tensor, aim: _Aim, rows: Tensor | None = None, *, only_unreached: bool = False
-) -> Tensor:
+def _gradient(model: nn.Module, images: Tensor, aim: _Aim, rows: Tensor | None = None) -> Tensor:
     """The gradient of what is to grow, for pictures `rows` of those the aim is about."""
     rows = torch.arange(len(images), device=images.device) if rows is None else rows
-
-    def losses(logits: Tensor, its: Tensor) -> Tensor:
-        found = aim.losses(logits, its)
-        return found * ~aim.reached(logits, its) if only_unreached else found
-
-    part = at_once(images)
-    return torch.cat(
-        [
-            gradient_of(model, laid_out(some), partial(losses, its=its))[1]
-            for some, its in zip(images.split(part), rows.split(part), strict=True)
-        ]
-    )
+    gradients = [
+        gradient_of(model, laid_out(some), partial(aim.losses, rows=its))[1]
+        for some, its in zip(_parts(images, images), _parts(rows, images), strict=True)
+    ]
+    return torch.cat(gradients)
 
 
-def _of_the_score(model: nn.Module, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, and the gradient of those of `classes`; for one behind a ReLU that is off, what switches it on."""
+def _of_the_score(model: nn.Module, images: Tensor, aim: _Aim, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and the gradient of those aimed at; for one behind a ReLU that is off, of what switches it on."""
+
+    def scores(logits: Tensor, its: Tensor) -> Tensor:
+        return scores_of(logits, aim.classes(logits, its))
+
     logits, gradients = [], []
-    part = at_once(images)
-    for some, its in zip(images.split(part), classes.split(part), strict=True):
-        scores = partial(scores_of, target=its)
-        found, gradient = gradient_of(model, laid_out(some), scores)
+    for some, its in zip(_parts(images, images), _parts(rows, images), strict=True):
+        found, gradient = gradient_of(model, laid_out(some), partial(scores, its=its))
         silent = ~gradient.flatten(1).any(dim=1)
         if silent.any():
             with waking(model):
-                gradient[silent] = gradient_of(model, laid_out(some[silent]), partial(scores_of, target=its[silent]))[1]
-        logits.append(found.detach())
+                _, gradient[silent] = gradient_of(model, laid_out(some[silent]), partial(scores, its=its[silent]))
+        logits.append(found)
         gradients.append(gradient)
     return torch.cat(logits), torch.cat(gradients)
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        logits = [model(laid_out(some)) for some in images.split(at_once(images))]
+        logits = [model(laid_out(some)) for some in _parts(images, images)]
     check_logits(logits[0])
     return torch.cat(logits)
+
+
+def _parts(rows: Tensor, images: Tensor) -> tuple[Tensor, ...]:
+    """`rows`, one for each of `images`, in parts as large as go through a model at once, and about equally large."""
+    return rows.chunk(-(-len(images) // at_once(images)))
 
 
 def _unit(gradient: Tensor) -> Tensor:
@@ -472,13 +479,18 @@ def _uniform(random: torch.Generator, shape: Sequence[int], like: Tensor) -> Ten
 # --- DeepFool ----------------------------------------------------------------------------------------------------
 
 
+_PATIENCE = 10  # steps: who is not through by then is held up by rounding
+
+
 def _to_nearest_border(
-    model: nn.Module, images: Tensor, labels: Tensor, candidates: int | None
+    model: nn.Module, images: Tensor, aim: _Aim, rows: Tensor, candidates: int | None, least: float
 ) -> tuple[Tensor, Tensor]:
-    """Which of `images` are still read as their label (N,), and of these the way (M, C, H, W) to the nearest border."""
+    """Which of `images` (N, C, H, W) are still read as their label, and of these the way to the nearest border.
+
+    Leads count as at least the share `least` of the label's logit.
+    """
     logits, pull, *_ = vjp(model, images)
-    check_logits(logits)
-    on = logits.argmax(dim=1) == labels
+    labels, on = aim.classes(logits, rows), ~aim.reached(logits, rows)
     if not on.any():
         return on, images[on]
     if not on.all():  # no gradient for those that are through
@@ -487,8 +499,8 @@ def _to_nearest_border(
     own = logits.gather(1, labels[:, None])
     rivals = logits.scatter(1, labels[:, None], -torch.inf)
     leads, classes = rivals.topk(min(candidates or logits.shape[1], logits.shape[1] - 1), dim=1)
-    # (K, M). A lead lost in rounding counts as one that is not: a step for it would be lost in rounding as well.
-    away = torch.maximum(own - leads, 1000 * torch.finfo(own.dtype).eps * own.abs()).T
+    # (K, M). A step for a lead that is lost in rounding would be lost in rounding as well.
+    away = torch.maximum(own - leads, least * own.abs()).T
     # One way back for all classes: of each the gradient of its logit minus that of the label.
     asked = functional.one_hot(classes.T, logits.shape[1]) - functional.one_hot(labels, logits.shape[1])
     (slopes,) = vmap(pull, chunk_size=_CLASSES_AT_ONCE)(asked.to(logits.dtype))  # (K, M, C, H, W)
@@ -497,9 +509,11 @@ def _to_nearest_border(
     distances = torch.where(lengths > 0, away / lengths, torch.inf)
     nearest = distances.argmin(dim=0)
     place = torch.arange(len(nearest), device=nearest.device)
-    slope, length = slopes[nearest, place], lengths[nearest, place]
-    share = torch.where(length > 0, away[nearest, place] / length.square(), 0.0)
-    return on, share[:, None, None, None] * slope
+    length = lengths[nearest, place]
+    distance = torch.where(length > 0, distances[nearest, place], 0.0)
+    # The unit vector first: the square of a faint slope's length would vanish.
+    unit = slopes[nearest, place] / length.where(length > 0, 1.0)[:, None, None, None]
+    return on, distance[:, None, None, None] * unit
 
 
 _CLASSES_AT_ONCE = 64  # of a thousand, gradients of all at once would take gigabytes
@@ -527,7 +541,8 @@ def _answers_to_painted(
 ) -> Tensor:
     if local is not None:
         down, across, colours = _read(genes, images)
-        places = [(slice(i, i + 1), slice(j, j + 1)) for i, j in zip(down.tolist(), across.tolist(), strict=True)]
+        corners = zip(down[:, 0].tolist(), across[:, 0].tolist(), strict=True)
+        places = [(slice(i, i + 1), slice(j, j + 1)) for i, j in corners]
         with suppress(OtherPass):
             return local.logits(colours.transpose(1, 2)[..., None], rows.tolist(), places)
     logits: Tensor = model(laid_out(_painted(images[rows], genes)))

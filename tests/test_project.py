@@ -144,7 +144,7 @@ def test_imports_run_one_way() -> None:
             "specimens",
             "targets",
         },
-        {"training", "filters", "activations", "maximization", "_local_change", "saliency", "gradcam"},
+        {"training", "filters", "activations", "maximization", "_local_change", "saliency", "gradcam", "fooling"},
         {"plots", "interactive"},
         {"exercises"},
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from networks import InPlace, meet, pictures
 from torch import Tensor, nn
 from torch.overrides import _len_torch_function_stack
 
-from lessons_lib import gradcam, saliency
+from lessons_lib import fooling, gradcam, saliency
 
 LAYER = "features.7"
 NAMES = {
@@ -25,7 +26,29 @@ NAMES = {
         *("ablation_cam", "guided_grad_cam"),
     ),
 }
-METHODS = [(name, getattr(module, name), module is gradcam) for module, names in NAMES.items() for name in names]
+
+
+def fool(model: nn.Module, images: Tensor, target: Any = 2) -> Tensor:
+    return fooling.fool(model, images, 2 if target is None else target, steps=4)
+
+
+def report(model: nn.Module, images: Tensor, target: Any = None) -> Tensor:
+    return fooling.report(model, images, 1 - images.detach(), target).probability
+
+
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "fool": fool,
+    "fgsm": partial(fooling.fgsm, epsilon=0.1),
+    "pgd": partial(fooling.pgd, epsilon=0.1, steps=3),
+    "deep_fool": partial(fooling.deep_fool, steps=3),
+    "one_pixel": partial(fooling.one_pixel, population=4, steps=2),
+    "universal_perturbation": partial(fooling.universal_perturbation, steps=3),
+    "report": report,
+}
+METHODS = [
+    *((name, getattr(module, name), module is gradcam) for module, names in NAMES.items() for name in names),
+    *((name, attack, False) for name, attack in ATTACKS.items()),
+]
 
 
 @pytest.fixture
@@ -164,8 +187,12 @@ def test_nothing_has_changed_after_an_exception_on_the_way_back(
 ) -> None:
     class Fails(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
+        def forward(x: Tensor) -> Tensor:
             return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -173,11 +200,12 @@ def test_nothing_has_changed_after_an_exception_on_the_way_back(
 
     model.features[8].register_forward_hook(lambda module, inputs, output: Fails.apply(output))
     before = state(model)
-    if method in (saliency.occlusion, gradcam.eigen_cam, gradcam.score_cam, gradcam.ablation_cam):
-        call(method, of_a_layer, model, pictures(), 1)  # needs no gradient
+    target = None if name == "deep_fool" else 1  # which asks for none where a picture is not read as the class
+    if name in ("occlusion", "eigen_cam", "score_cam", "ablation_cam", "one_pixel", "report"):
+        call(method, of_a_layer, model, pictures(), target)  # needs no gradient
     else:
         with pytest.raises(RuntimeError, match="on the way back"):
-            call(method, of_a_layer, model, pictures(), 1)
+            call(method, of_a_layer, model, pictures(), target)
     assert_same(state(model), before)
 
 
@@ -189,7 +217,7 @@ def test_nothing_has_changed_after_a_refusal(
     for images, target in ((pictures()[0], 1), (pictures(), 99), (pictures(), lambda logits: logits)):
         if target != 1 and method is gradcam.eigen_cam:
             continue
-        with pytest.raises(ValueError, match=r"images|target"):
+        with pytest.raises((TypeError, ValueError), match=r"images|target|labels"):
             call(method, of_a_layer, model, images, target)
     assert_same(state(model), before)
 
