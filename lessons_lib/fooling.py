@@ -29,6 +29,7 @@ from .targets import (
     explaining,
     gradient_of,
     laid_out,
+    quick_gradient,
     scores_of,
     settled,
 )
@@ -489,13 +490,15 @@ def _to_nearest_border(
 
     Leads count as at least the share `least` of the label's logit.
     """
-    logits, pull, *_ = vjp(model, images)
+    with quick_gradient(images):
+        logits, pull, *_ = vjp(model, images)
     labels, on = aim.classes(logits, rows), ~aim.reached(logits, rows)
     if not on.any():
         return on, images[on]
     if not on.all():  # no gradient for those that are through
-        labels = labels[on]
-        logits, pull, *_ = vjp(model, images[on])
+        labels, images = labels[on], images[on]
+        with quick_gradient(images):
+            logits, pull, *_ = vjp(model, images)
     own = logits.gather(1, labels[:, None])
     rivals = logits.scatter(1, labels[:, None], -torch.inf)
     leads, classes = rivals.topk(min(candidates or logits.shape[1], logits.shape[1] - 1), dim=1)
@@ -503,7 +506,8 @@ def _to_nearest_border(
     away = torch.maximum(own - leads, least * own.abs()).T
     # One way back for all classes: of each the gradient of its logit minus that of the label.
     asked = functional.one_hot(classes.T, logits.shape[1]) - functional.one_hot(labels, logits.shape[1])
-    (slopes,) = vmap(pull, chunk_size=_CLASSES_AT_ONCE)(asked.to(logits.dtype))  # (K, M, C, H, W)
+    classes_at_once = max(at_once(images) // len(images), 1)
+    (slopes,) = vmap(pull, chunk_size=classes_at_once)(asked.to(logits.dtype))  # (K, M, C, H, W)
     lengths = torch.linalg.vector_norm(slopes.flatten(2), dim=2)
     # A class that no small change brings nearer is not near, however small its lead.
     distances = torch.where(lengths > 0, away / lengths, torch.inf)
@@ -514,9 +518,6 @@ def _to_nearest_border(
     # The unit vector first: the square of a faint slope's length would vanish.
     unit = slopes[nearest, place] / length.where(length > 0, 1.0)[:, None, None, None]
     return on, distance[:, None, None, None] * unit
-
-
-_CLASSES_AT_ONCE = 64  # of a thousand, gradients of all at once would take gigabytes
 
 
 # --- one pixel ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class fast_pixel_gradient(TorchFunctionMode):
     """Within the `with`, convolutions of pictures on a CPU with frozen weights and steps above 1 go backward faster.
 
     The values are the same up to rounding. With `torch.utils.checkpoint` the backward pass has to be inside as well;
-    PyTorch refuses the transforms of `torch.func` here, with a RuntimeError.
+    Of the transforms of `torch.func`, those that go backward work here too.
     """
 
     def __torch_function__(
@@ -52,13 +52,19 @@ def _fits(
 
 
 class _SteppedConvolution(torch.autograd.Function):
+    generate_vmap_rule = True  # for many gradients at once, by torch.func
+
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+        x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
     ) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.stride, ctx.padding, ctx.size, ctx.dtype = stride, padding, x.shape[2:], x.dtype
         return functional.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.dtype = x.shape[2:], x.dtype
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -134,3 +134,18 @@ def test_afterwards_everything_is_as_before(taken: list[tuple[int, ...]]) -> Non
         raise KeyError
     gradient(layer, uniform(1, 3, 9, 9))
     assert not taken
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_many_gradients_at_once_are_those_one_by_one(stride: int) -> None:
+    """By torch.func: a batch of gradients goes backward through a convolution that has run once."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 5, 7, stride, padding=2).double().requires_grad_(False)
+    x = torch.rand(2, 3, 20, 17, dtype=torch.float64)
+    with fast_pixel_gradient():
+        output, pull, *_ = torch.func.vjp(convolution, x)
+    asked = torch.randn(4, *output.shape, dtype=torch.float64)
+    (found,) = torch.func.vmap(pull)(asked)
+    pixels = x.clone().requires_grad_()
+    wanted = [torch.autograd.grad(convolution(pixels), pixels, one)[0] for one in asked]
+    torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-12, atol=1e-12)
