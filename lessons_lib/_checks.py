@@ -5,8 +5,6 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-import torch
-
 _PAST_INT64 = 2**63  # what PyTorch can count to
 
 
@@ -23,11 +21,3 @@ def check_number(name: str, value: Any) -> None:
     """TypeError unless `value` is a real number, NumPy's too."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-
-
-def seeded(seed: Any, device: torch.device) -> torch.Generator:
-    """The source of random numbers that `seed` stands for: itself, or a new one on `device`. TypeError, ValueError."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    check_whole_number("seed", seed)
-    return torch.Generator(device).manual_seed(int(seed))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional
 
-from ._checks import check_number, check_whole_number, seeded
+from ._checks import check_number, check_whole_number
 from ._local_change import LocalChanges, OtherPass, worth_cutting
 from .maximization import round_to_8_bits, waking
 from .targets import (
@@ -31,6 +31,7 @@ from .targets import (
     laid_out,
     quick_gradient,
     scores_of,
+    seeded,
     settled,
 )
 

@@ -16,10 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ._checks import check_number, check_whole_number, seeded
+from ._checks import check_number, check_whole_number
 from ._local_change import LocalChanges, OtherPass, Place, worth_cutting
 from .hooks import check_model
-from .targets import Target, at_once, explaining, gradient_of, laid_out, repeated, scores_of, settled, warn_of_zeros
+from .targets import (
+    Target,
+    at_once,
+    explaining,
+    gradient_of,
+    laid_out,
+    repeated,
+    scores_of,
+    seeded,
+    settled,
+    warn_of_zeros,
+)
 
 
 def saliency(model: nn.Module, images: Tensor, target: Target = None) -> Tensor:

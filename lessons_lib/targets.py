@@ -176,3 +176,11 @@ def warn_of_zeros(maps: Tensor, why: str) -> None:
         several = f"maps of pictures {', '.join(map(str, empty))} are"
         which = f"map of picture {empty[0]} is" if len(empty) == 1 else several
         warnings.warn(f"the {which} zero everywhere: {why}", stacklevel=3)
+
+
+def seeded(seed: Any, device: torch.device) -> torch.Generator:
+    """The source of random numbers that `seed` stands for: itself, or a new one on `device`. TypeError, ValueError."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    check_whole_number("seed", seed)
+    return torch.Generator(device).manual_seed(int(seed))
