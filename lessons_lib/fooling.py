@@ -505,7 +505,7 @@ def _to_nearest_border(
     leads, classes = rivals.topk(min(candidates or logits.shape[1], logits.shape[1] - 1), dim=1)
     # (K, M). A step for a lead that is lost in rounding would be lost in rounding as well.
     away = torch.maximum(own - leads, least * own.abs()).T
-    # One way back for all classes: of each the gradient of its logit minus that of the label.
+    # Back for a batch of classes at once: of each the gradient of its logit minus that of the label.
     asked = functional.one_hot(classes.T, logits.shape[1]) - functional.one_hot(labels, logits.shape[1])
     classes_at_once = max(at_once(images) // len(images), 1)
     (slopes,) = vmap(pull, chunk_size=classes_at_once)(asked.to(logits.dtype))  # (K, M, C, H, W)
