@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from .activations import ReceptiveField, Window, seen_through, sliding, united
+from .targets import layout_of_many
 
 _SHARE = 0.35  # of the picture: a crop that is larger hardly saves anything
 
@@ -61,11 +62,13 @@ class LocalChanges:
         """
         if _has_hooks(model) or _is_compiled(model):  # they would be shown what only stands for a tensor
             return None
+        layout = layout_of_many(images)
+        images = images.contiguous(memory_format=layout)
         with suppress(Exception):  # what cannot be recorded, or does not run in parts, runs as always
             early, crop = _earliest(model, images[:1], window)
             if early is None:
                 return None
-            maps = torch.cat([early.run(one.clone(memory_format=_layout(images))) for one in images.split(8)])
+            maps = torch.cat([early.run(one.clone(memory_format=layout)) for one in images.split(8)])
             local = cls(model, early, crop, images, maps)
             # Two places, both ways: whatever has been overlooked above, another answer shows it.
             (rows, columns), (height, width) = window, images.shape[2:]
@@ -101,7 +104,7 @@ class LocalChanges:
             crop[:] = self.images[picture, :, rows.pixels, columns.pixels]
             inner = _shifted(down, rows.pixels.start), _shifted(across, columns.pixels.start)
             crop[:, inner[0], inner[1]] = patch
-        layout = _layout(self.images)
+        layout = layout_of_many(self.images)
         local = self.early.run(crops.contiguous(memory_format=layout))
         maps = self.maps[list(pictures)].contiguous(memory_format=layout)
         for own, new, (rows, columns) in zip(maps, local, reaches, strict=True):
@@ -126,11 +129,6 @@ def _has_hooks(model: nn.Module) -> bool:
         or of_all_modules._global_forward_pre_hooks
         or any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     )
-
-
-def _layout(images: Tensor) -> torch.memory_format:
-    beside = images.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if beside else torch.contiguous_format
 
 
 # --- the record of a forward pass --------------------------------------------------------------------------------
@@ -263,7 +261,7 @@ class _From(_Watch):
 
 def _earliest(model: nn.Module, image: Tensor, window: tuple[int, int]) -> tuple[_Early | None, tuple[int, int]]:
     """The most operations for which a crop suffices, and how large it is; None where there is none."""
-    image = image.clone(memory_format=_layout(image))
+    image = image.clone(memory_format=layout_of_many(image))
     with _Record(image) as record:
         model(image)
     size = image.shape[2], image.shape[3]

@@ -29,6 +29,8 @@ from .targets import (
     explaining,
     gradient_of,
     laid_out,
+    layout_of_many,
+    normal_like,
     quick_gradient,
     scores_of,
     seeded,
@@ -202,7 +204,7 @@ def one_pixel(
         genes = _uniform(random, (len(images), population, pixels, 2 + images.shape[1]), clean)
         worth = clean.new_full((len(images), population), -torch.inf)
         looks = pixels == 1 and worth_cutting(clean, population * (steps + 1))
-        local = LocalChanges.of(model, laid_out(clean), 1 - clean, (1, 1)) if looks else None
+        local = LocalChanges.of(model, clean, 1 - clean, (1, 1)) if looks else None
         new = genes[going]
         for step in range(steps + 1):
             if not len(going):
@@ -469,7 +471,7 @@ def _projected(moved: Tensor, images: Tensor, epsilon: Tensor, norm: str) -> Ten
 def _drawn_from_ball(random: torch.Generator, images: Tensor, epsilon: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return _uniform(random, images.shape, images) * (2 * epsilon) - epsilon
-    drawn = torch.randn(images.shape, generator=random, dtype=images.dtype, device=random.device).to(images.device)
+    drawn = normal_like(random, images)
     length = torch.linalg.vector_norm(drawn, dim=(1, 2, 3), keepdim=True)
     return drawn * (_uniform(random, length.shape, images) / length * epsilon)
 
@@ -547,7 +549,8 @@ def _answers_to_painted(
         places = [(slice(i, i + 1), slice(j, j + 1)) for i, j in corners]
         with suppress(OtherPass):
             return local.logits(colours.transpose(1, 2)[..., None], rows.tolist(), places)
-    logits: Tensor = model(laid_out(_painted(images[rows], genes)))
+    painted = _painted(images[rows], genes)
+    logits: Tensor = model(painted.contiguous(memory_format=layout_of_many(painted)))
     return logits
 
 

@@ -21,7 +21,7 @@ _FEW_CHANNELS = 4  # with many, PyTorch's own way is the faster one
 class fast_pixel_gradient(TorchFunctionMode):
     """Within the `with`, convolutions of pictures on a CPU with frozen weights and steps above 1 go backward faster.
 
-    The values are the same up to rounding. With `torch.utils.checkpoint` the backward pass has to be inside as well;
+    The values are the same up to rounding. With `torch.utils.checkpoint` the backward pass has to be inside as well.
     Of the transforms of `torch.func`, those that go backward work here too.
     """
 

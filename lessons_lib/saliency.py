@@ -25,6 +25,7 @@ from .targets import (
     explaining,
     gradient_of,
     laid_out,
+    normal_like,
     repeated,
     scores_of,
     seeded,
@@ -85,7 +86,7 @@ def smooth_grad(
             noisy = laid_out(images.repeat_interleave(count, dim=0))
             for copy in noisy.unflatten(0, (-1, count)).unbind(dim=1):
                 # Drawn sample by sample, so that the noise does not depend on how many go through at once.
-                copy += spread * noise * _drawn(random, images)
+                copy += spread * noise * normal_like(random, images)
             total += _summed_gradient(model, noisy, count, target)
     warn_of_zeros(total, _NO_GRADIENT)
     return _largest(total / samples)
@@ -193,7 +194,7 @@ def _answers_to_covered(
     model: nn.Module, images: Tensor, filling: Tensor, size: tuple[int, int], windows: int
 ) -> Callable[[Sequence[int], Sequence[Place]], Tensor]:
     """What to ask for the logits of some of `images`, each with a window that holds what `filling` holds there."""
-    local = LocalChanges.of(model, laid_out(images), filling, size) if worth_cutting(images, windows) else None
+    local = LocalChanges.of(model, images, filling, size) if worth_cutting(images, windows) else None
 
     def answers(pictures: Sequence[int], places: Sequence[Place]) -> Tensor:
         patches = [filling[picture, :, down, across] for picture, (down, across) in zip(pictures, places, strict=True)]
@@ -378,8 +379,3 @@ def _check_not_negative(name: str, value: float) -> None:
     check_number(name, value)
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be 0 or more, not {value}")
-
-
-def _drawn(random: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers, as many and where `like` has them, whatever device they are drawn on."""
-    return torch.randn(like.shape, generator=random, dtype=like.dtype, device=random.device).to(like.device)

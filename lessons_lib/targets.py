@@ -184,3 +184,8 @@ def seeded(seed: Any, device: torch.device) -> torch.Generator:
         return seed
     check_whole_number("seed", seed)
     return torch.Generator(device).manual_seed(int(seed))
+
+
+def normal_like(random: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers, as many and where `like` has them, whatever device they are drawn on."""
+    return torch.randn(like.shape, generator=random, dtype=like.dtype, device=random.device).to(like.device)
