@@ -21,3 +21,10 @@ def check_number(name: str, value: Any) -> None:
     """TypeError unless `value` is a real number, NumPy's too."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """TypeError unless `value` is a real number, ValueError unless it is finite and 0 or more."""
+    check_number(name, value)
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be 0 or more, not {value}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional
 
-from ._checks import check_number, check_whole_number
+from ._checks import check_not_negative, check_number, check_whole_number
 from ._local_change import LocalChanges, OtherPass, worth_cutting
 from .maximization import round_to_8_bits, waking
 from .targets import (
@@ -154,9 +154,7 @@ def deep_fool(
     check_whole_number("steps", steps, 1)
     if candidates is not None:
         check_whole_number("candidates", candidates, 1)
-    check_number("overshoot", overshoot)
-    if not 0 <= overshoot < float("inf"):
-        raise ValueError(f"overshoot must be 0 or more, not {overshoot}")
+    check_not_negative("overshoot", overshoot)
     with _attacking(model, images, labels=labels):
         aim = _Aim.of(model, images, None, labels)
         moved = images.detach().clone()

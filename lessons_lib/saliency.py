@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ._checks import check_number, check_whole_number
+from ._checks import check_not_negative, check_number, check_whole_number
 from ._local_change import LocalChanges, OtherPass, Place, worth_cutting
 from .hooks import check_model
 from .targets import (
@@ -76,7 +76,7 @@ def smooth_grad(
     a `seed` is another on a GPU. Which class is explained is read from the clean picture. Source: Smilkov et al., 2017.
     """
     check_whole_number("samples", samples, 1)
-    _check_not_negative("noise", noise)
+    check_not_negative("noise", noise)
     with explaining(model, images, target):
         random = seeded(seed, images.device)
         target, images = _settled_for(model, images, target), images.detach()
@@ -373,9 +373,3 @@ def _broadcast(name: str, value: float | Tensor, images: Tensor) -> Tensor:
             f"{name} must be a number, or broadcast to pictures of the shape {tuple(images.shape)}, "
             f"not of the shape {tuple(value.shape)}"
         ) from None
-
-
-def _check_not_negative(name: str, value: float) -> None:
-    check_number(name, value)
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be 0 or more, not {value}")

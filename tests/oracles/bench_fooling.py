@@ -3,9 +3,8 @@
     make bench
 
 Each pair runs in turn, ours, theirs, ours, ..., each after runs that do not count, and the ratio is the median over the
-pairs. Networks have random weights and ten
-classes. In the one-pixel attack nothing succeeds, so that neither stops early: the label has a lead that no pixel takes
-away.
+pairs. Networks have random weights and ten classes. In the one-pixel attack nothing succeeds, so that neither stops
+early: the label has a lead that no pixel takes away.
 """
 
 from __future__ import annotations
