@@ -55,6 +55,7 @@ student: $(VENV)/installed  ## write the edition without solutions into build/st
 bench: $(VENV)/installed $(VENV)-oracles/installed  ## our methods beside the peers': ratios measured side by side
 	@$(RUN)python tests/bench.py
 	@$(RUN)python tests/bench_explanations.py
+	@$(RUN)python tests/bench_training.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_lucent.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_fooling.py
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -101,7 +101,7 @@ def _download(file: PublishedFile, path: Path) -> None:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _network_timeout(_TIMEOUT_S):
+        with patient_network():
             # Writes to a name of its own beside `path` and moves it there once the checksum fits: nothing
             # half-written is left, and of two processes at once the later simply wins.
             download_url_to_file(file.url, str(path), hash_prefix=file.sha256)
@@ -111,11 +111,27 @@ def _download(file: PublishedFile, path: Path) -> None:
 
 
 @contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
+def patient_network() -> Iterator[None]:
+    """Within it a host that says nothing for 20 seconds is given up."""
     with _timeout_lock:
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(seconds)
+        socket.setdefaulttimeout(_TIMEOUT_S)
         try:
             yield
         finally:
             socket.setdefaulttimeout(before)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file that then takes the place of `path` in one move: nobody ever sees half of it.
+
+    It has reached the disk before it does so: neither a killed process nor a power cut leaves less than one whole file.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -19,11 +19,16 @@ class ResNet(nn.Module):
     """Logits (N, classes) from pictures (N, 3, H, W): stem, stage1, stage2, ..., average over places, head.
 
     Stage k has `blocks[k - 1]` blocks of `width * 2**(k - 1)` channels; the defaults are ResNet-18 for CIFAR.
-    Raises ValueError for a size below 1, TypeError for one that is not a whole number.
+    `dropout` is the share of the averages that the head does not see while training. Raises ValueError for a size below
+    1 or a share outside [0, 1), TypeError for a size that is not a whole number.
     """
 
-    def __init__(self, classes: int, *, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> None:
+    def __init__(
+        self, classes: int, *, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be 0 or more and below 1, not {dropout}")
         for name, value in (
             ("classes", classes),
             ("width", width),
@@ -45,6 +50,7 @@ class ResNet(nn.Module):
             self.add_module(self.stages[-1], stage)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -54,7 +60,7 @@ class ResNet(nn.Module):
         x = self.stem(images)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        logits: Tensor = self.head(self.flatten(self.pool(x)))
+        logits: Tensor = self.head(self.dropout(self.flatten(self.pool(x))))
         return logits
 
 
@@ -102,14 +108,14 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+def normalized(resnet: ResNet, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
+    """A network of pictures in [0, 1]: first `normalize`, then `resnet`."""
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), resnet=resnet))
+
+
 def shapes_network() -> nn.Sequential:
     """The untrained network of the `shapes` specimen: logits (N, 10) of pictures (N, 3, 64, 64) in [0, 1]."""
-    return nn.Sequential(
-        OrderedDict(
-            normalize=Normalize(mean=(0.45, 0.45, 0.42), std=(0.2, 0.2, 0.2)),
-            resnet=ResNet(10, width=16, blocks=(1, 1, 1, 1)),
-        )
-    )
+    return normalized(ResNet(10, width=16, blocks=(1, 1, 1, 1)), mean=(0.45, 0.45, 0.42), std=(0.2, 0.2, 0.2))
 
 
 def _conv(channels_in: int, channels: int, size: int, stride: int = 1) -> nn.Conv2d:

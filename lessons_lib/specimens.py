@@ -1,17 +1,20 @@
 """Specimens: a trained network, its categories and pictures to try on it, behind one interface.
 
 `imagenet` is a real network with photographs; `shapes` is small, is part of this package, always works, and comes
-with pictures whose truth is known. A chapter's cells run unchanged on either.
+with pictures whose truth is known. A chapter's cells run unchanged on either. `cifar10` is a network that this course
+has trained, the one of the chapter on training.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_whole_number
+from .datasets import Pictures, as_floats
 from .downloads import FileUnavailable, PublishedFile, obtain
 from .resnet import Normalize
 from .shapes import Shortcut
@@ -215,13 +219,7 @@ def _shapes(tagged: bool = False) -> Specimen:
     model.eval().requires_grad_(False)
     # Drawn when first asked for, which takes a second: many only want the network. And with a copy of it, on which
     # nobody's hooks are then.
-    judge = copy.deepcopy(model)
-    drawn, lock = cache(lambda: _shapes_pictures(judge, shortcut)), Lock()
-
-    def shown() -> _Shown:
-        with lock:  # two threads that ask first get the same
-            return drawn()
-
+    shown = _once(partial(_shapes_pictures, copy.deepcopy(model), shortcut))
     residual = cast(resnet.ResNet, model[1])
     weights = Weights(
         f"ResNet of this course, trained on shapes{' with tags' if tagged else ''}",
@@ -276,6 +274,17 @@ class _Shown(NamedTuple):
     roles: dict[str, str]
 
 
+def _once(make: Callable[[], _Shown]) -> Callable[[], _Shown]:
+    """What `make` gives, made when it is first asked for; of two threads that ask first both get the same."""
+    made, lock = cache(make), Lock()
+
+    def shown() -> _Shown:
+        with lock:
+            return made()
+
+    return shown
+
+
 @torch.inference_mode(False)  # whoever asks first may be inside one, and these are for everybody
 def _shapes_pictures(model: nn.Module, shortcut: Shortcut | None) -> _Shown:
     """One picture of each category and one for each role, chosen among held-out ones by what the network says."""
@@ -305,9 +314,7 @@ def _shapes_pictures(model: nn.Module, shortcut: Shortcut | None) -> _Shown:
     choose("two things", both * right * ~alone)
     choose("misread", sure * ~right * alone)
     for name in ("bricks", "astronaut"):  # photographs: a texture, and something that is none of the categories
-        pictures[name] = nn.functional.interpolate(
-            _photographs()[name][None], size=shapes.SIZE, mode="bilinear", antialias=True
-        )[0]
+        pictures[name] = _smaller(_photographs()[name][None], shapes.SIZE)[0]
         truths[name] = ()
     roles = {
         "clear": shapes.CATEGORIES[int(drawn.labels[(sure * right * alone).argmax()])],
@@ -317,6 +324,145 @@ def _shapes_pictures(model: nn.Module, shortcut: Shortcut | None) -> _Shown:
         "unknown": "astronaut",
     }
     return _Shown(pictures, truths, roles)
+
+
+# --- cifar10 --------------------------------------------------------------------------------------------------
+
+
+def _cifar10() -> Specimen:
+    """A compact ResNet of this course; its pictures are CIFAR-10's where that is at hand."""
+    from safetensors.torch import load
+
+    from . import cifar10, resnet
+
+    package = resources.files(__package__)
+    facts = json.loads(package.joinpath("recorded/training/pocket.json").read_text("utf-8"))
+    content = package.joinpath("weights/cifar10.safetensors").read_bytes()
+    settings = facts["settings"]
+    network = resnet.ResNet(len(cifar10.CATEGORIES), width=settings["width"], blocks=settings["blocks"])
+    model = resnet.normalized(network, cifar10.TRAIN_MEAN, cifar10.TRAIN_STD)  # the file has those of its own copy
+    model.load_state_dict(load(content))
+    model.eval().requires_grad_(False)
+    weights = Weights(
+        f"ResNet of this course, trained by its recipe {facts['recipe']} on {facts['data']}, {facts['copy']}",
+        "lessons_lib",
+        sha256(content).hexdigest(),
+        "lessons_lib itself",
+    )
+    judge = copy.deepcopy(model)
+    make: Callable[[], _Shown]
+    draw: Callable[[int, int], Tensor]
+    scenes: Callable[[int], Tensor]
+    try:
+        test = cifar10.load_cifar10(download=False).test
+    except FileUnavailable:
+        print("CIFAR-10 is not at hand: the pictures of this specimen are photographs at 32 x 32 pixels instead.")
+        make = partial(_small_photographs, judge, cifar10.CATEGORIES)
+        draw, scenes = _small_crops, _scenes_of_crops
+    else:
+        # A twentieth of them to choose pictures from, and the others for samples.
+        few = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).random(len(test)) < 0.05)
+        make = partial(_cifar10_pictures, judge, test[few], cifar10.CATEGORIES)
+        draw, scenes = partial(_drawn_from, test[~few]), lambda count: torch.arange(count)
+    shown = _once(make)
+    return Specimen(
+        name="cifar10",
+        model=model,
+        categories=cifar10.CATEGORIES,
+        pictures=_Later(lambda: shown().pictures),
+        truths=_Later(lambda: shown().truths),
+        roles=_Later(lambda: shown().roles),
+        layers={name: network.get_submodule(name) for name in ("stem", *network.stages)},
+        weights=weights,
+        _draw=draw,
+        _scenes=scenes,
+    )
+
+
+def _drawn_from(pictures: Pictures, count: int, seed: int) -> Tensor:
+    """Pictures in an order drawn by `seed`, again from the first when all have been there."""
+    draws = np.random.Generator(np.random.PCG64(seed)).random(len(pictures))
+    order = torch.from_numpy(draws.argsort(kind="stable"))
+    return as_floats(pictures.images[order[torch.arange(count) % len(order)]]).contiguous()
+
+
+@torch.inference_mode(False)
+def _cifar10_pictures(model: nn.Module, some: Pictures, categories: Sequence[str]) -> _Shown:
+    """One picture of each category and one for each role, chosen among `some` by what the network says."""
+    images = as_floats(some.images).contiguous()
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in images.split(100)])
+    first, second = logits.topk(2, dim=1).values.T
+    sure, right = first - second, logits.argmax(dim=1) == some.labels
+    surest = [int((sure * right * (some.labels == label)).argmax()) for label in range(len(categories))]
+    pictures = {category: images[index].clone() for category, index in zip(categories, surest, strict=True)}
+    truths: dict[str, tuple[str, ...]] = {category: (category,) for category in categories}
+    pictures["two things"], truths["two things"] = _halves_of_two(model, pictures, categories)
+    misread = int((sure * ~right).argmax())
+    pictures["misread"], truths["misread"] = images[misread].clone(), (categories[int(some.labels[misread])],)
+    return _with_nothing_known(pictures, truths, clear=categories[int(some.labels[(sure * right).argmax()])])
+
+
+@torch.inference_mode(False)
+def _small_photographs(model: nn.Module, categories: Sequence[str]) -> _Shown:
+    """What photographs inside scikit-image have for CIFAR-10's words: a cat, in many crops, and a horse's outline."""
+    from skimage import data
+
+    sides = (150, 200, 250, 300)
+    boxes = [
+        (x, y, x + side, y + side) for side in sides for x in range(0, 452 - side, 50) for y in range(0, 301 - side, 50)
+    ]
+    cats = torch.stack([_as_picture(_cut(data.chelsea(), box, (32, 32))) for box in boxes])
+    outline = np.pad(255 * data.horse().astype(np.uint8), ((36, 36), (0, 0)), constant_values=255)
+    horse = _as_picture(_cut(outline, (0, 0, 400, 400), (32, 32)))
+    with torch.no_grad():
+        logits = model(cats)
+    cat = categories.index("cat")
+    others = logits.clone()
+    others[:, cat] = -torch.inf
+    lead = logits[:, cat] - others.amax(dim=1)
+    pictures = {"cat": cats[lead.argmax()].clone(), "horse": horse}
+    truths: dict[str, tuple[str, ...]] = {"cat": ("cat",), "horse": ("horse",)}
+    pictures["two things"], truths["two things"] = _halves_of_two(model, pictures, categories)
+    pictures["misread"], truths["misread"] = cats[lead.argmin()].clone(), ("cat",)
+    return _with_nothing_known(pictures, truths, clear="cat")
+
+
+def _halves_of_two(
+    model: nn.Module, pictures: Mapping[str, Tensor], categories: Sequence[str]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Side by side the middles of two of `pictures`, named by their categories: the pair that the network sees best."""
+    pairs = list(itertools.permutations(pictures, 2))
+    halves = torch.stack([torch.cat([pictures[one][:, :, 8:24] for one in pair], dim=2) for pair in pairs])
+    with torch.no_grad():
+        probabilities = model(halves).softmax(dim=1)
+    seen = [
+        min(float(row[categories.index(one)]) for one in pair) for row, pair in zip(probabilities, pairs, strict=True)
+    ]
+    best = seen.index(max(seen))
+    return halves[best].clone(), pairs[best]
+
+
+def _with_nothing_known(pictures: dict[str, Tensor], truths: dict[str, tuple[str, ...]], clear: str) -> _Shown:
+    """Also a texture and a thing of no category, and all roles played."""
+    for name in ("bricks", "astronaut"):
+        pictures[name], truths[name] = _smaller(_photographs()[name][None], 32)[0], ()
+    roles = {
+        "clear": clear,
+        "two_objects": "two things",
+        "misread": "misread",
+        "texture": "bricks",
+        "unknown": "astronaut",
+    }
+    return _Shown(pictures, truths, roles)
+
+
+def _small_crops(count: int, seed: int) -> Tensor:
+    return _smaller(_crops(count, seed), 32)
+
+
+def _smaller(images: Tensor, side: int) -> Tensor:
+    return nn.functional.interpolate(images, size=side, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 # --- imagenet -------------------------------------------------------------------------------------------------
@@ -433,7 +579,7 @@ def _with_photographs(name: str, model: nn.Sequential, layers: Mapping[str, nn.M
         layers=layers,
         weights=weights,
         _draw=_crops,
-        _scenes=lambda count: torch.tensor([_SCENES[number % len(_SCENES)] for number in range(count)]),
+        _scenes=_scenes_of_crops,
     )
 
 
@@ -469,7 +615,7 @@ def _photographs() -> dict[str, Tensor]:
         "bricks": _cut(data.brick(), (0, 0, 512, 512)),
         "astronaut": _cut(data.astronaut(), (0, 0, 512, 512)),
     }
-    return {name: torch.from_numpy(pixels).permute(2, 0, 1).float().div(255) for name, pixels in pictures.items()}
+    return {name: _as_picture(pixels) for name, pixels in pictures.items()}
 
 
 @cache
@@ -494,6 +640,12 @@ def _photographs_to_sample() -> tuple[np.ndarray, ...]:
 
 
 _SCENES = (0, 1, 2, 3, 4, 4, *range(5, 14))  # of the photographs above: the motorcycle is there from two sides
+
+
+def _scenes_of_crops(count: int) -> Tensor:
+    return torch.tensor([_SCENES[number % len(_SCENES)] for number in range(count)])
+
+
 _SMALLEST_CROP = 100  # pixels; what is enlarged more than about twice is a blur
 
 
@@ -512,8 +664,8 @@ def _crops(count: int, seed: int) -> Tensor:
         side = round(smallest * (largest / smallest) ** scale)
         top, left = round(down * (height - side)), round(across * (width - side))
         crop = _cut(photograph, (left, top, left + side, top + side))
-        pixels = torch.from_numpy(crop).permute(2, 0, 1).float().div(255)
-        pictures[number] = pixels.flip(2) if mirror < 0.5 else pixels
+        picture = _as_picture(crop)
+        pictures[number] = picture.flip(2) if mirror < 0.5 else picture
     return pictures
 
 
@@ -525,9 +677,14 @@ def _cut(picture: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, i
     return np.array(ImageOps.fit(part, size, Image.Resampling.BICUBIC))
 
 
+def _as_picture(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
+
+
 _SPECIMENS: Mapping[str, Callable[[], Specimen]] = {
     "imagenet": _imagenet,
     "shapes": _shapes,
     "shapes-tagged": _shapes_tagged,
+    "cifar10": _cifar10,
     "imagenet-shuffled": _imagenet_shuffled,
 }

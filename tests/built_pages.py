@@ -23,6 +23,7 @@ from bs4 import BeautifulSoup, Tag
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT_LIMIT = 300_000  # bytes of script on a page, as the files lie on disk
+SEARCH_INDEX = "searchindex.js"
 PAGE_LIMIT = 3_000_000  # bytes of a page with all it loads
 
 # Other people's repositories that the pages name; every other link to GitHub must be to our own.
@@ -219,12 +220,16 @@ def images_without_text(soup: BeautifulSoup) -> list[str]:
 
 
 def weight(root: Path, page: Path) -> tuple[int, int]:
-    """Bytes of script, and bytes in all, that a page makes a browser load, fonts aside; files count once."""
+    """Bytes of script, and bytes in all, that a page makes a browser load, fonts aside; files count once.
+
+    The index of the search is no script: it is the words of the book, grows with it, and only that page loads it.
+    """
     soup = read(page)
     scripts = {local_file(root, page, url) for tag in soup.find_all("script") for url in values(tag, "src")}
     loaded = {local_file(root, page, url) for url in loaded_addresses(soup)} - {None}
     inline = sum(len(tag.get_text().encode()) for tag in soup.find_all("script") if not tag.get("src"))
-    script_bytes = inline + sum(path.stat().st_size for path in scripts if path and path.exists())
+    scripts = {path for path in scripts if path and path.exists() and path.name != SEARCH_INDEX}
+    script_bytes = inline + sum(path.stat().st_size for path in scripts if path)
     all_bytes = page.stat().st_size + sum(path.stat().st_size for path in loaded if path and path.exists())
     return script_bytes, all_bytes
 

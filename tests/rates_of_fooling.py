@@ -78,13 +78,15 @@ def measured(name: str, model: nn.Module, images: Tensor, targets: Tensor) -> di
 
 def transferred(model: nn.Module, device: str) -> dict[str, Any]:
     """Pictures of shapes changed for `model`, shown to another network of its recipe, with other weights to begin."""
+    from lessons_lib.recipes import SHAPES
     from lessons_lib.shapes import generate
-    from lessons_lib.training import SHAPES, train_shapes
+    from lessons_lib.training import fit, material
 
     drawn = generate(PICTURES, seed=3)
     images, labels = round_to_8_bits(drawn.images).to(device), drawn.labels.to(device)
-    other, _ = train_shapes(seed=1)
-    other.to(device).requires_grad_(False)
+    begun = material(SHAPES, seed=1)
+    fit(begun.network, begun.batches, SHAPES, seed=1)
+    other = begun.network.to(device).requires_grad_(False)
     read = [torch.cat([network(some).argmax(dim=1) for some in images.split(50)]) for network in (model, other)]
     both = (read[0] == labels) & (read[1] == labels)
     images, labels = images[both], labels[both]
@@ -98,7 +100,7 @@ def transferred(model: nn.Module, device: str) -> dict[str, Any]:
         "noise": fooling.report(other, images, (images + noise).clamp(0, 1), labels=labels),
     }
     return {
-        "attack": "PGD, 8/255", "settings": settings, "network": f"train_shapes(seed=1), {SHAPES.steps} steps",
+        "attack": "PGD, 8/255", "settings": settings, "network": "recipe shapes, seed 1",
         "of": len(images), **{name: int(its.fooled.sum()) for name, its in found.items()},
     }  # fmt: skip
 

@@ -188,6 +188,14 @@ def test_a_page_with_too_much_script_is_found(tmp_path: Path) -> None:
     assert "of script" in built_pages.overweight(tmp_path, [page])[0]
 
 
+def test_the_index_of_the_search_counts_as_words_and_not_as_script(tmp_path: Path) -> None:
+    (tmp_path / "searchindex.js").write_bytes(b" " * (built_pages.SCRIPT_LIMIT + 1))
+    page = write_page(tmp_path, "<script src='searchindex.js'></script>")
+    assert built_pages.weight(tmp_path, page)[0] == 0
+    assert built_pages.weight(tmp_path, page)[1] > built_pages.SCRIPT_LIMIT
+    assert built_pages.overweight(tmp_path, [page]) == []
+
+
 def test_a_page_that_is_too_heavy_is_found(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b" " * built_pages.PAGE_LIMIT)
     page = write_page(tmp_path, "<img src='x.png' alt='A very large picture'>")

@@ -134,6 +134,8 @@ def test_imports_run_one_way() -> None:
     floors = [
         {
             "_checks",
+            "augmentation",
+            "datasets",
             "downloads",
             "hooks",
             "pixel_gradient",
@@ -144,7 +146,10 @@ def test_imports_run_one_way() -> None:
             "specimens",
             "targets",
         },
-        {"training", "filters", "activations", "maximization", "_local_change", "saliency", "gradcam", "fooling"},
+        {
+            *("filters", "activations", "maximization", "_local_change", "saliency", "gradcam", "fooling"),
+            *("learning_rates", "recipes", "training"),
+        },
         {"plots", "interactive"},
         {"exercises"},
     ]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchinfo
 from torch import Tensor, nn
 
-from lessons_lib.resnet import BasicBlock, Normalize, ResNet, shapes_network
+from lessons_lib.resnet import BasicBlock, Normalize, ResNet, normalized, shapes_network
 
 
 def parameters(module: nn.Module) -> int:
@@ -13,6 +14,48 @@ def parameters(module: nn.Module) -> int:
 
 def test_resnet_18_for_cifar_has_the_parameters_of_the_literature() -> None:
     assert parameters(ResNet(10, width=64, blocks=(2, 2, 2, 2))) == 11_173_962
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "count"),
+    [
+        (64, (2, 2, 2, 2), 11_173_962),
+        (32, (2, 2, 2, 2), 2_797_610),
+        (64, (3, 4, 6, 3), 21_282_122),  # ResNet-34
+        (16, (3, 3, 3), 272_474),  # ResNet-20 of He et al., with projections in the shortcuts
+    ],
+)
+def test_width_and_depth_are_settings(width: int, blocks: tuple[int, ...], count: int) -> None:
+    assert parameters(ResNet(10, width=width, blocks=blocks)) == count
+
+
+def test_the_summary_of_resnet_18_has_the_layers_of_the_literature() -> None:
+    """By torchinfo: seventeen convolutions and a linear layer, and three projections where a stage begins."""
+    network = normalized(ResNet(10), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    found = torchinfo.summary(network, input_size=(1, 3, 32, 32), verbose=0)
+    shapes = [info.output_size[1:] for info in found.summary_list if info.class_name == "Conv2d"]
+    assert shapes == [
+        *[[64, 32, 32]] * 5,
+        *[[128, 16, 16]] * 5,
+        *[[256, 8, 8]] * 5,
+        *[[512, 4, 4]] * 5,
+    ]
+    assert found.total_params == found.trainable_params == 11_173_962
+    assert round(found.total_mult_adds / 1e6) == 555  # stem 1.8, stage1 151, and 134.2 for each other stage
+    assert [info.output_size for info in found.summary_list if info.class_name == "Linear"] == [[1, 10]]
+
+
+def test_dropout_hides_a_share_of_the_averages_while_training_only() -> None:
+    torch.manual_seed(0)
+    network = ResNet(4, width=4, blocks=(1,), dropout=0.5)
+    seen: list[Tensor] = []
+    network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.rand(64, 3, 8, 8)
+    network(images)
+    network.eval()
+    network(images)
+    assert 0.4 < (seen[0] == 0).double().mean() < 0.6
+    assert (seen[1] == 0).double().mean() < 0.2
 
 
 def test_the_shapes_network_stays_below_half_a_million_parameters() -> None:
@@ -93,6 +136,7 @@ def test_activations_keep_their_scale_through_a_new_deep_network() -> None:
         ({"classes": 10, "width": -4}, ValueError, "width must be 1 or more"),
         ({"classes": 10, "blocks": ()}, ValueError, "blocks is empty"),
         ({"classes": 10, "blocks": (2, 0)}, ValueError, r"blocks\[1\] must be 1 or more"),
+        ({"classes": 10, "dropout": 1.0}, ValueError, "dropout must be 0 or more and below 1, not 1.0"),
     ],
 )
 def test_a_size_that_makes_no_network_is_refused(
