@@ -113,7 +113,7 @@ class WarmUp:
 
     def __call__(self, step: int, steps: int) -> float:
         _check_step(step, steps)
-        climb = round(self.share * steps)
+        climb = min(round(self.share * steps), steps - 1)  # at least one step is left
         if step >= climb:
             return self.then(step - climb, steps - climb)
         return self.then(0, steps - climb) * (self.start + (1 - self.start) * step / climb)

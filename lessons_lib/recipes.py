@@ -99,7 +99,7 @@ FAST = Recipe(
     data="cifar10",
     epochs=20,
     batch_size=256,
-    schedule=OneCycle(0.4, peak_at=0.25),
+    schedule=OneCycle(0.2, peak_at=0.25),
     augmentation=(PadAndCrop(4, fill=None), Flip(), CoarseDropout(size=8, fill=MEAN_COLOUR)),
     nesterov=True,
     l2=5e-4,
@@ -107,7 +107,7 @@ FAST = Recipe(
     flip_at_test=True,
 )
 
-POCKET = replace(FAST, width=32, epochs=26)
+POCKET = replace(FAST, width=32, epochs=26, schedule=OneCycle(0.4, peak_at=0.25))
 
 QUICK = Recipe(
     data="shapes-32",

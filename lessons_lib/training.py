@@ -367,13 +367,18 @@ def train(
     """Train by `recipe` in the folder `out`, test what comes out, and return what `out/run.json` then says.
 
     `out/weights.safetensors` are the weights in half the bytes, and it is they that are tested. Raises FileExistsError
-    where `out` has a run and `resume` is not set; else what `material` and `fit` raise.
+    where `out` has a run and `resume` is not set, ValueError where that run is one on another copy of the data; else
+    what `material` and `fit` raise.
     """
     check_whole_number("seed", seed)
     run, checkpoint, weights = out / "run.json", out / "checkpoint.pt", out / "weights.safetensors"
     if not resume and (run.exists() or checkpoint.exists()):
         raise FileExistsError(f"{out} has a run: go on with it by --resume, or give another folder to --out")
     its = material(recipe, seed, device)
+    if run.exists() and (begun := json.loads(run.read_text("utf-8"))["copy"]) != its.copy:
+        raise ValueError(
+            f"{out} has a run on {begun}, and the data at hand are {its.copy}: give another folder to --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": name,

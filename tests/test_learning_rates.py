@@ -58,7 +58,7 @@ def test_a_schedule_equals_pytorchs(name: str, steps: int) -> None:
     assert rates == pytest.approx(of_torch(lambda o: theirs(o, steps), steps), rel=1e-12, abs=1e-15)
 
 
-@pytest.mark.parametrize("schedule", [schedule for schedule, _ in PAIRS.values()])
+@pytest.mark.parametrize("schedule", [*(schedule for schedule, _ in PAIRS.values()), WarmUp(Cosine(0.1), 0.95)])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_shortest_runs_have_rates_too(schedule: Schedule, steps: int) -> None:
     assert all(0 <= schedule(step, steps) <= 0.4 for step in range(steps))

@@ -373,6 +373,17 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+def test_a_run_on_another_copy_of_the_data_is_refused_and_kept(
+    tmp_path: Path, tiny_data: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("quick", TINY, tmp_path, progress=False)
+    before = (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr(training, "shapes_dataset", lambda: replace(tiny_dataset(), copy="another"))
+    with pytest.raises(ValueError, match="has a run on the only one, and the data at hand are another"):
+        train("quick", TINY, tmp_path, resume=True, progress=False)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
 def _cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
