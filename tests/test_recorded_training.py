@@ -120,3 +120,22 @@ def test_the_recipes_on_record_are_still_the_recipes() -> None:
             RECIPES[record["recipe"]], width=record["settings"]["width"], epochs=record["settings"]["epochs"]
         )
         assert described(recipe) == record["settings"], name
+
+
+def test_step_one_cycle_and_fast_are_on_record_for_one_network_as_many_epochs_and_the_same_copy() -> None:
+    def footing(record: dict[str, Any]) -> tuple[Any, ...]:
+        settings = record["settings"]
+        return (
+            record["parameters"],
+            tuple(settings["blocks"]),
+            settings["epochs"],
+            settings["validation"],
+            record["copy"],
+        )
+
+    assert len({footing(RECORDS[name]) for name in ("step", "one_cycle", "fast")}) == 1
+
+
+@pytest.mark.parametrize("other", ["step", "one_cycle"])
+def test_fast_beats_the_published_recipes_by_more_than_one_and_a_half_points(other: str) -> None:
+    assert told(RECORDS["fast"]) - told(RECORDS[other]) >= 0.015
