@@ -26,7 +26,7 @@ class Flip:
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         chosen = _draw(images, generator) < self.p
-        return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
+        return _exchanged(images, images.flip(3), chosen.view(-1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,16 @@ class PadAndCrop:
             raise ValueError(f"padding must be 0 or more, not {self.padding}")
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        n, _, height, width = images.shape
+        height, width = images.shape[2:]
         reach = 2 * self.padding + 1
         down, across = (_draw(images, generator, 2) * reach).long().unbind(1)
         if self.fill is None:
             padded = F.pad(images, (self.padding,) * 4, mode="reflect")
         else:
             padded = F.pad(images, (self.padding,) * 4, value=self.fill)
-        pixels = padded.permute(0, 2, 3, 1).reshape(-1, 3)
-        rows = down.view(-1, 1, 1) + torch.arange(height, device=images.device).view(1, -1, 1)
-        columns = across.view(-1, 1, 1) + torch.arange(width, device=images.device)
-        first = torch.arange(n, device=images.device).view(-1, 1, 1) * (height + reach - 1)
-        which = (first + rows) * (width + reach - 1) + columns
-        return pixels.index_select(0, which.flatten()).view(n, height, width, 3).permute(0, 3, 1, 2)
+        # A view of all crops of all pictures, (N, 3, reach, reach, H, W); only the chosen ones are ever copied.
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+        return crops[torch.arange(len(images), device=images.device), :, down, across]
 
 
 @dataclass(frozen=True)
@@ -75,14 +72,20 @@ class ShiftScaleRotate:
         draws = _draw(images, generator, 5)
         chosen = draws[:, 4] < self.p
         across, down, larger, turned = (draws[:, :4] * 2 - 1).mul(chosen[:, None]).unbind(1)
-        # The matrix takes a place in the new picture to the place in the old one that it shows; both run from -1 to 1.
+        # Places run from -1 to 1. The one in the old picture that a place in the new one shows, (N, H, W, 2): computed
+        # from rows and columns, since all of them with all of the matrix (F.affine_grid) costs as much as the sampling.
         zoom, angle = 1 / (1 + larger * self.scale), turned * math.radians(self.rotate)
-        cos, sin = zoom * angle.cos(), zoom * angle.sin()
-        ratio = images.shape[2] / images.shape[3]
-        matrix = torch.stack(
-            [cos, -sin * ratio, across * 2 * self.shift, sin / ratio, cos, down * 2 * self.shift], dim=1
-        ).view(-1, 2, 3)
-        grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=False)
+        height, width = images.shape[2:]
+        columns, rows = _centres(width, images), _centres(height, images)[:, None]
+        cos, sin, right, below = (
+            value.to(images.dtype).view(-1, 1, 1)
+            for value in (zoom * angle.cos(), zoom * angle.sin(), across * 2 * self.shift, down * 2 * self.shift)
+        )
+        places = [
+            cos * columns + (right - sin * height / width * rows),
+            sin * width / height * columns + (below + cos * rows),
+        ]
+        grid = torch.stack(places, dim=3)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -112,7 +115,15 @@ class CoarseDropout:
             columns = _within(draws[:, 2 * hole + 1], width, self.size)
             covered |= rows[:, :, None] & columns[:, None, :]
         covered &= (draws[:, -1] < self.p).view(-1, 1, 1)
-        return torch.where(covered[:, None], images.new_tensor(self.fill).view(3, 1, 1), images)
+        return _exchanged(images, images.new_tensor(self.fill).view(3, 1, 1), covered[:, None])
+
+
+def _exchanged(images: Tensor, others: Tensor, where: Tensor) -> Tensor:
+    """`images` with the values of `others` at the places `where`: `torch.where`, three times as fast.
+
+    Exact, too: between two numbers lerp computes from the nearer one.
+    """
+    return images.lerp(others, where.to(images.dtype))
 
 
 def _within(middle: Tensor, side: int, size: int) -> Tensor:
@@ -120,6 +131,11 @@ def _within(middle: Tensor, side: int, size: int) -> Tensor:
     first = (middle * side).long()[:, None] - size // 2
     places = torch.arange(side, device=middle.device)
     return (places >= first) & (places < first + size)
+
+
+def _centres(side: int, like: Tensor) -> Tensor:
+    """Of `side` pixels in a row that reaches from -1 to 1."""
+    return (torch.arange(side, dtype=like.dtype, device=like.device) * 2 + 1) / side - 1
 
 
 def _draw(images: Tensor, generator: Generator, count: int | None = None) -> Tensor:

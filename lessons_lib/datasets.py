@@ -180,7 +180,8 @@ class AugmentedBatches:
         generator = torch.Generator().manual_seed(seed_of_pass(self.seed, self.epoch))
         order = torch.randperm(len(self.pictures), generator=generator).to(self.pictures.labels.device)
         for which in order.split(self.batch_size)[: len(self)]:
-            images = as_floats(self.pictures.images[which])
+            # Not `as_floats`: what moves pixels is quickest where those of a row lie side by side.
+            images = self.pictures.images.index_select(0, which).to(torch.float32).div_(255)
             for augment in self.augmentation:
                 images = augment(images, generator)
             yield images, self.pictures.labels[which]
