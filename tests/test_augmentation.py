@@ -122,6 +122,27 @@ def test_a_picture_that_is_not_square_is_turned_without_being_bent() -> None:
     torch.testing.assert_close(down.norm(dim=1), torch.ones(20, dtype=torch.float64))
 
 
+def test_a_turned_picture_is_what_pytorch_samples_by_the_same_map_borders_included() -> None:
+    """The map is read from the middle of a picture of its own coordinates; the whole picture is held against it."""
+    augment, height, width = ShiftScaleRotate(0.2, 0.3, 40, p=1), 33, 65
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) - height // 2,
+        torch.arange(width, dtype=torch.float64) - width // 2,
+        indexing="ij",
+    )
+    coordinates = torch.stack([columns, rows, rows]).expand(20, -1, -1, -1)
+    told = augment(coordinates, seeded())[:, :2, height // 2 : height // 2 + 2, width // 2 : width // 2 + 2]
+    here = told[:, :, 0, 0]
+    maps = torch.stack([told[:, :, 0, 1] - here, told[:, :, 1, 0] - here, here], dim=2)  # in pixels
+    # affine_grid counts half sides.
+    halves = torch.tensor([width / 2, height / 2], dtype=torch.float64)
+    maps = maps * torch.cat([halves, torch.ones(1, dtype=torch.float64)]) / halves[:, None]
+    images = pictures(20, height, width).double()
+    grid = torch.nn.functional.affine_grid(maps, list(images.shape), align_corners=False)
+    expected = torch.nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    torch.testing.assert_close(augment(images, seeded()), expected, rtol=0, atol=1e-9)
+
+
 def test_coarse_dropout_fills_one_square_whose_middle_may_be_any_pixel() -> None:
     size, fill = 4, (0.1, 0.2, 0.3)
     images = pictures(2000)

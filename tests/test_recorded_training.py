@@ -69,6 +69,13 @@ def test_pocket_reads_89_percent_after_an_hour_on_two_cores() -> None:
     assert record["seconds"] <= 3600
 
 
+def test_one_run_of_a_whole_resnet18_is_on_record_and_it_reads_more_than_half_of_its_width() -> None:
+    whole, half = RECORDS["fast_full_width"], RECORDS["fast"]
+    assert (whole["parameters"], whole["settings"]["blocks"]) == (11_173_962, [2, 2, 2, 2])
+    assert whole["copy"] == half["copy"]
+    assert told(whole) > told(half)
+
+
 # --- the specimen ---------------------------------------------------------------------------------------------------
 
 
