@@ -138,6 +138,16 @@ def test_the_library_page_documents_every_public_module(book: Path) -> None:
     assert "`" not in page.find("article").get_text().replace("``", "`")  # type: ignore[union-attr]
 
 
+def test_the_library_page_says_what_a_network_is_made_from(book: Path) -> None:
+    """PyTorch is only imitated while the book is built, and the imitation's classes take anything."""
+    page = read(book / "book" / "api.html")
+    signatures = [line.get_text() for line in page.select("dl.py.class > dt")]
+    assert signatures
+    assert [line for line in signatures if "args" in line] == []
+    resnet = page.find(id="lessons_lib.resnet.ResNet")
+    assert "(classes: int, *, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)" in resnet.get_text()  # type: ignore[union-attr]
+
+
 # The same checks on what is broken on purpose -------------------------------------------------------------
 
 

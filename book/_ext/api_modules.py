@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 MARKER = "<!-- modules -->"
 # Read in this order, no module needs one that comes after it; a module not named here follows by name.
@@ -85,6 +88,18 @@ def skip_tuple_fields(app: Sphinx, what: str, name: str, obj: object, skip: bool
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
 
 
+def restore_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """What a subclass of a library that is only imitated here is made from: autodoc sees the imitation's arguments."""
+    if what != "class" or signature != "(*args: Any, **kwargs: Any)":
+        return None
+    if "__init__" not in vars(obj):
+        return "", None
+    made_from = signature_of(obj.__init__, bound_method=True)
+    return stringify_signature(made_from, show_return_annotation=False, unqualified_typehints=True), None
+
+
 def outdate_api_page(app: Sphinx, env: object, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Read the API page again in every build: docstrings change without the page changing."""
     return [name for name in app.env.found_docs if name.rpartition("/")[2] == "api"]
@@ -102,4 +117,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", fill_api_page)
     app.connect("autodoc-process-docstring", rewrite_docstring)
     app.connect("autodoc-skip-member", skip_tuple_fields)
+    app.connect("autodoc-process-signature", restore_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
