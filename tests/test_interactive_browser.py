@@ -137,6 +137,10 @@ def place_in_book(browser: Any, book: str, width: int, theme: str, **options: An
 
 # JupyterLab -----------------------------------------------------------------------------------------------
 
+KERNEL_IS_READY = """() => {
+    const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
 EXPLORE = "explore(lambda step: image_grid([steps[step]], alt='Ramps'), step=range(5))"
 
 
@@ -208,23 +212,16 @@ def lab_page(browser: Any, lab: str) -> Iterator[tuple[Any, Visit]]:
     with opened(browser, f"{lab}tree/trusted.ipynb") as (page, visit):
         page.set_viewport_size({"width": 1280, "height": 6000})  # cells out of sight are not in the page
         page.wait_for_selector(".lessons-question")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-        run_first_cell(page)
-        yield page, visit
-
-
-def run_first_cell(page: Any) -> None:
-    """Run it until its widget is drawn: now and then a Lab that has just opened loses the first attempt."""
-    told = []
-    for seconds in (15, 30, 60, 60):
+        # Not the indicator of the page: it is idle before there is a kernel, and what is run then is lost.
+        page.wait_for_function(KERNEL_IS_READY, timeout=60_000)
         page.locator(".jp-Cell .jp-InputPrompt").first.click()
-        # Not awaited: of an attempt that is lost the promise is never kept.
         page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
-        with contextlib.suppress(PlaywrightTimeout):
-            page.wait_for_selector(".widget-html img", timeout=1000 * seconds)
-            return
-        told.append(page.locator(".jp-Cell").first.inner_text()[-300:])
-    pytest.fail(f"JupyterLab does not draw what the first cell explores: {told}")
+        try:
+            page.wait_for_selector(".widget-html img", timeout=60_000)
+        except PlaywrightTimeout:
+            told = [one.inner_text()[-300:] for one in page.locator(".jp-Cell, .jp-Dialog").all()]
+            pytest.fail(f"JupyterLab does not draw what the first cell explores: {told}")
+        yield page, visit
 
 
 def place_in_lab(page: Any, visit: Visit, *, live: bool, theme: str) -> Place:
