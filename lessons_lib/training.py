@@ -388,7 +388,7 @@ def train(
         "copy": its.copy,
         "settings": described(recipe),
         "parameters": sum(parameter.numel() for parameter in its.network.parameters()),
-        "machine": _machine(torch.device(device)),
+        "machine": machine(torch.device(device)),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "date": datetime.date.today().isoformat(),
     }
@@ -437,7 +437,7 @@ def half_size(network: nn.Module) -> bytes:
     )
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"processor": torch.cuda.get_device_name(device), "processes": _processes()}
     name = _abilities().get("cpu_name") or platform.processor() or platform.machine()
