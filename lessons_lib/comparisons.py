@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,8 @@ from lessons_lib.augmentation import Flip, PadAndCrop
 from lessons_lib.cifar10 import load_cifar10
 from lessons_lib.datasets import AugmentedBatches, Dataset, Pictures
 from lessons_lib.downloads import FileUnavailable, replace_file
-from lessons_lib.learning_rates import Cosine, Schedule
+from lessons_lib.landscape import loss_around, random_direction
+from lessons_lib.learning_rates import Constant, Cosine, OneCycle, Restarts, Schedule, Step, WarmUp
 from lessons_lib.recipes import Recipe, described
 from lessons_lib.resnet import Normalize
 from lessons_lib.training import evaluate, fit, machine
@@ -53,7 +55,7 @@ class Run:
     """One training: the rule and its settings, phases one after the other, the network, and what it learns from.
 
     `pictures` is how many of the training pictures it learns from; 0 is all but those held back. `l1` is what the sum
-    of the sizes of all weights counts in the loss.
+    of the sizes of all weights counts in the loss. With `landscape` the loss around what it has learned is noted too.
     """
 
     rule: str
@@ -64,6 +66,7 @@ class Run:
     pictures: int = 0
     augmented: bool = True
     l1: float = 0.0
+    landscape: bool = False
 
 
 def small_cnn(categories: int = 10) -> nn.Sequential:
@@ -129,13 +132,28 @@ def finished(run: Run, data: Dataset, device: torch.device | str = "cpu") -> Res
         "validation": evaluate(network, validation.batches()),
         "test": evaluate(network, data.test.to(device).batches()),
     }
+    around = {"landscape": _landscape(network, train)} if run.landscape else {}
     return {
         "diverged": False,
         "updates": updates,
         "seconds": round(time.perf_counter() - started, 1),
         **{name: {"loss": _rounded(score.loss), "accuracy": score.accuracy} for name, score in scores.items()},
+        **around,
         "history": _short(rows),
     }
+
+
+def _landscape(network: nn.Module, train: Pictures) -> dict[str, Any]:
+    """The loss of a thousand training pictures along three random directions, with and without filter normalization."""
+    images, labels = next(_some(train, 1000).batches(1000))
+    shares = [round(-1 + 0.1 * step, 1) for step in range(21)]
+    found: dict[str, Any] = {"shares": shares}
+    for name, filter_normalized in (("filter_normalized", True), ("plain", False)):
+        directions = [random_direction(network, seed, filter_normalized=filter_normalized) for seed in range(3)]
+        curves = [loss_around(network, images, labels, [direction], shares) for direction in directions]
+        found[name] = [[_rounded(loss) for loss in curve.tolist()] for curve in curves]
+    lengths = [float(parameter.detach().norm()) for parameter in network.parameters() if parameter.ndim > 1]
+    return {**found, "length": _rounded(sum(length**2 for length in lengths) ** 0.5)}
 
 
 def _some(pictures: Pictures, most: int = 5000) -> Pictures:
@@ -239,7 +257,65 @@ def optimizers(results: Results) -> Iterator[tuple[str, Run]]:
         yield f"decay | L1 | strength {strength:g}", run("Momentum", 0.1, 0, l1=strength, **few)
 
 
-COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers}
+SCHEDULES: dict[str, Callable[[float], Schedule]] = {
+    "constant": Constant,
+    "step": lambda rate: Step(rate, parts=3, gamma=0.1),
+    "cosine": Cosine,
+    "one cycle": OneCycle,
+    "warm-up": lambda rate: WarmUp(Cosine(rate), share=0.1),
+    "restarts": lambda rate: Restarts(rate, cycles=3, growth=2),
+}
+
+
+def learning_rates(results: Results) -> Iterator[tuple[str, Run]]:
+    """Chapter 9: constant rates; schedules, each tuned; the rate lowered or the batch enlarged; both scaled together;
+    minima of small and of large batches."""
+
+    def momentum(*phases: tuple[int, int, Schedule], seed: int = 0, **more: Any) -> Run:
+        return Run("Momentum", tuple(Phase(*phase) for phase in phases), seed, **more)
+
+    for rate in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0):
+        yield f"constant | rate {rate:g}", momentum((10, 128, Constant(rate)))
+    for name, schedule in SCHEDULES.items():
+        rates = (0.03, 0.1, 0.3, 1.0)
+        for rate in rates:
+            yield _trial(f"schedule | {name}", lambda r, s, of=schedule: momentum((10, 128, of(r)), seed=s), rate)  # type: ignore[misc]
+        best = _best(f"schedule | {name}", rates, results)
+        for seed in SEEDS:
+            yield f"schedule | {name} | seed {seed}", momentum((10, 128, schedule(best)), seed=seed)
+    # Smith et al., 2018: by a factor of 5 after 30 %, 60 % and 80 % of the epochs, as they did.
+    epochs, factors = (6, 6, 4, 4), (1, 5, 25, 125)
+    ways = {
+        "lower the rate": [(128, 0.1 / factor) for factor in factors],
+        "first the batch, then the rate": [(128, 0.1), (640, 0.1), (640, 0.1 / 5), (640, 0.1 / 25)],
+        "enlarge the batch": [(128, 0.1), (640, 0.1), (3200, 0.1), (3200, 0.1 / 5)],
+        "begin with both five times as large": [(640, 0.5), (3200, 0.5), (3200, 0.1), (3200, 0.02)],
+    }
+    for name, stages in ways.items():
+        phases = [(e, batch, Constant(rate)) for e, (batch, rate) in zip(epochs, stages, strict=True)]
+        for seed in SEEDS:
+            yield f"batch instead of rate | {name} | seed {seed}", momentum(*phases, seed=seed)
+    for batch in (32, 128, 512, 2048, 8192):
+        scaled = {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}
+        for name, factor in scaled.items():
+            phase = (10, batch, WarmUp(Cosine(0.05 * factor), share=0.1))
+            yield f"scaled | {name} | batch {batch}", momentum(phase)
+    few: dict[str, Any] = {"pictures": 5000, "augmented": False, "landscape": True}
+    for batch, rate in ((32, 0.05), (500, 0.05), (500, 0.8)):
+        for decay in (0.0, 5e-4):
+            for seed in SEEDS:
+                name = f"minimum | batch {batch} at rate {rate:g} | decay {decay:g} | seed {seed}"
+                yield name, momentum((60, batch, Cosine(rate)), seed=seed, settings={"weight_decay": decay}, **few)
+
+
+COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """What the comparison found when it was last made: its `results`, and on which `copy` of the data."""
+    file = resources.files("lessons_lib") / "recorded" / "comparisons" / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
 
 
 # --- running them ---------------------------------------------------------------------------------------------------

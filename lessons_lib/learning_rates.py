@@ -69,6 +69,30 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Restarts:
+    """Half a wave again and again, each time from `rate` and `growth` times as long (Loshchilov & Hutter, 2017)."""
+
+    rate: float
+    cycles: int = 3
+    growth: int = 2
+    lowest: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_not_negative("rate", self.rate)
+        check_not_negative("lowest", self.lowest)
+        check_whole_number("cycles", self.cycles, 1)
+        check_whole_number("growth", self.growth, 1)
+
+    def __call__(self, step: int, steps: int) -> float:
+        _check_step(step, steps)
+        lengths = [self.growth**cycle for cycle in range(self.cycles)]
+        ends = [steps * sum(lengths[: cycle + 1]) // sum(lengths) for cycle in range(self.cycles)]
+        cycle = next(cycle for cycle, end in enumerate(ends) if step < end)
+        start = ends[cycle - 1] if cycle else 0
+        return _between(self.rate, self.lowest, (step - start) / (ends[cycle] - start), "cosine")
+
+
+@dataclass(frozen=True)
 class OneCycle:
     """Up from `peak / div_factor` to `peak`, reached after the share `peak_at` of the steps, and down to
     `final_div_factor` times less than it began with (Smith, 2018)."""
@@ -102,7 +126,7 @@ class OneCycle:
 class WarmUp:
     """Evenly up from `start` times the rate with which `then` begins, for the share `share` of the steps; then that."""
 
-    then: Constant | Step | Cosine
+    then: Constant | Step | Cosine | Restarts
     share: float = 0.05
     start: float = 0.01
 
@@ -119,7 +143,7 @@ class WarmUp:
         return self.then(0, steps - climb) * (self.start + (1 - self.start) * step / climb)
 
 
-Schedule = Constant | Step | Cosine | OneCycle | WarmUp
+Schedule = Constant | Step | Cosine | Restarts | OneCycle | WarmUp
 
 
 def _between(start: float, end: float, share: float, shape: str) -> float:

@@ -45,11 +45,17 @@ def ravine(points: Tensor) -> Tensor:
     return (x.square() + 50 * y.square()) / 2
 
 
+_COSINE, _SINE = math.cos(math.pi / 6), math.sin(math.pi / 6)
+
+
 def turned_ravine(points: Tensor) -> Tensor:
     """The same ravine, turned by 30 degrees: it lies across the axes."""
     x, y = points.unbind(-1)
-    cosine, sine = math.cos(math.pi / 6), math.sin(math.pi / 6)
-    return ravine(torch.stack([cosine * x + sine * y, cosine * y - sine * x], dim=-1))
+    return ravine(torch.stack([_COSINE * x + _SINE * y, _COSINE * y - _SINE * x], dim=-1))
+
+
+def _turned(x: float, y: float) -> tuple[float, float]:
+    return _COSINE * x - _SINE * y, _SINE * x + _COSINE * y
 
 
 def rosenbrock(points: Tensor) -> Tensor:
@@ -76,13 +82,14 @@ def bowl(points: Tensor) -> Tensor:
 
 
 SURFACES = (
-    Surface("ravine", ravine, (-9.0, 1.5), (0.0, 0.0), (-10.0, 3.0), (-3.0, 3.0)),
-    Surface("turned ravine", turned_ravine, (-8.54, -3.2), (0.0, 0.0), (-10.0, 3.0), (-5.0, 3.0)),
-    Surface("Rosenbrock's valley", rosenbrock, (-1.3, 1.2), (1.0, 1.0), (-1.8, 1.6), (-0.6, 2.2)),
-    Surface("saddle", saddle, (-1.5, 0.001), (0.0, 1.0), (-2.0, 1.0), (-0.8, 1.6)),
-    Surface("plateau", plateau, (-3.2, 1.8), (0.0, 0.0), (-4.0, 2.0), (-1.5, 2.5)),
-    Surface("noisy bowl", bowl, (-4.0, 2.0), (0.0, 0.0), (-5.0, 2.0), (-2.5, 2.5), noise=3.0),
+    Surface("ravine", ravine, (-9.0, 1.5), (0.0, 0.0), (-10.5, 3.5), (-3.5, 3.5)),
+    Surface("turned ravine", turned_ravine, _turned(-9.0, 1.5), (0.0, 0.0), (-11.0, 5.0), (-5.5, 2.5)),
+    Surface("Rosenbrock's valley", rosenbrock, (-1.3, 1.2), (1.0, 1.0), (-2.0, 2.0), (-0.3, 1.7)),
+    Surface("saddle", saddle, (-1.5, 0.001), (0.0, 1.0), (-2.2, 2.2), (-0.6, 1.6)),
+    Surface("plateau", plateau, (-3.2, 1.8), (0.0, 0.0), (-4.2, 2.2), (-1.0, 2.2)),
+    Surface("noisy bowl", bowl, (-4.0, 1.5), (0.0, 0.0), (-5.5, 2.5), (-2.0, 2.0), noise=3.0),
 )
+"""All are drawn twice as wide as high, at one scale in both directions."""
 
 
 def descend(surface: Surface, rule: Rule, rates: Sequence[float], steps: int, seed: int = 0) -> Tensor:

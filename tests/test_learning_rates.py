@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
-from lessons_lib.learning_rates import Constant, Cosine, OneCycle, RangeTest, Schedule, Step, WarmUp, range_test
+from lessons_lib.learning_rates import (
+    Constant,
+    Cosine,
+    OneCycle,
+    RangeTest,
+    Restarts,
+    Schedule,
+    Step,
+    WarmUp,
+    range_test,
+)
 
 
 def of_torch(make: Callable[[Any], Any], steps: int) -> list[float]:
@@ -39,6 +49,8 @@ PAIRS: dict[str, tuple[Schedule, Callable[[Any, int], Any]]] = {
             o, 0.4, n, pct_start=0.25, div_factor=100, final_div_factor=100, anneal_strategy="linear"
         ),
     ),
+    "restarts": (Restarts(0.1, 2, 3, 0.01), lambda o, n: lr_scheduler.CosineAnnealingWarmRestarts(o, n // 4, 3, 0.01)),
+    "equal restarts": (Restarts(0.1, 4, 1), lambda o, n: lr_scheduler.CosineAnnealingWarmRestarts(o, n // 4)),
     "warm-up": (
         WarmUp(Cosine(0.1), 0.25, 0.05),
         lambda o, n: lr_scheduler.SequentialLR(

@@ -32,6 +32,15 @@ def test_start_and_lowest_point_are_drawn(surface: Surface) -> None:
         assert surface.up[0] < point[1] < surface.up[1]
 
 
+def test_a_path_of_plain_descent_turns_with_the_ravine() -> None:
+    straight, turned_one = (BY_NAME[name] for name in ("ravine", "turned ravine"))
+    for rule in (SGD, Momentum):
+        one, other = (surface.height(descend(surface, rule, [0.03], 30)[0]) for surface in (straight, turned_one))
+        assert torch.allclose(one, other, rtol=1e-9, atol=0)
+    one, other = (surface.height(descend(surface, Adam, [0.3], 30)[0]) for surface in (straight, turned_one))
+    assert not torch.allclose(one, other, rtol=0.1, atol=0)
+
+
 def test_rates_are_about_half_decades() -> None:
     assert len(RATES) == 13
     assert all(2.99 < b / a < 3.34 for a, b in pairwise(RATES))
