@@ -93,7 +93,7 @@ def finished(run: Run, data: Dataset, device: torch.device | str = "cpu") -> Res
 
     A training whose loss is no number any more has `diverged`, and rows up to there.
     """
-    train, validation = (pictures.to(device) for pictures in data.split())
+    train, validation = (pictures.to(device) for pictures in data.split(len(data.train) // 10))
     if run.pictures:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         train = train[order[: run.pictures].sort().values.to(device)]
@@ -311,10 +311,12 @@ def learning_rates(results: Results) -> Iterator[tuple[str, Run]]:
 COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
 
 
+RECORDS = resources.files("lessons_lib") / "recorded" / "comparisons"
+
+
 def recorded(name: str) -> dict[str, Any]:
     """What the comparison found when it was last made: its `results`, and on which `copy` of the data."""
-    file = resources.files("lessons_lib") / "recorded" / "comparisons" / f"{name}.json"
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    found: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text("utf-8"))
     return found
 
 
