@@ -56,6 +56,7 @@ bench: $(VENV)/installed $(VENV)-oracles/installed  ## our methods beside the pe
 	@$(RUN)python tests/bench.py
 	@$(RUN)python tests/bench_explanations.py
 	@$(RUN)python tests/bench_training.py
+	@$(RUN)python tests/bench_optimizers.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_lucent.py
 	@PYTHONPATH=tests $(VENV)-oracles/bin/python tests/oracles/bench_fooling.py
 
