@@ -1,6 +1,6 @@
 """Races between ways to train, with rates tuned for each by the same budget: what chapters 8 and 9 quote.
 
-    python -m lessons_lib.comparisons optimizers --out optimizers.json
+    python -m lessons_lib.comparisons optimizers --out optimizers.json --workers 2
 
 From top to bottom: what one training is (`Run`), which trainings a comparison is made of, how they are run. Every
 finished training is in the file at once, and the same command goes on where an earlier one ended.
@@ -14,8 +14,13 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +29,7 @@ import torch
 from torch import nn
 
 from lessons_lib import optimizers as rules
+from lessons_lib._checks import check_whole_number
 from lessons_lib.augmentation import Flip, PadAndCrop
 from lessons_lib.cifar10 import load_cifar10
 from lessons_lib.datasets import AugmentedBatches, Dataset, Pictures
@@ -171,10 +177,14 @@ def _rounded(value: float) -> float:
 
 # --- comparisons ----------------------------------------------------------------------------------------------------
 
-Comparison = Callable[[Results], Iterator[tuple[str, Run]]]
-"""The trainings one after another, each with a name; which come next may depend on the results of those before."""
+Wave = dict[str, Run]
+"""Trainings by name, none of which depends on another's result."""
+Comparison = Callable[[Results], Iterator[Wave]]
+"""Waves of trainings; which come next may depend on the results of those before."""
+Make = Callable[[float, int], Run]
+"""A training by its rate and seed."""
 
-# Half decades, seven for each rule; where the best is the first or the last of them, the next beyond is tried too.
+# Half decades, seven for each entry; where the best is the first or the last of them, the next beyond is tried too.
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LOWEST = {
     "SGD": 0.01,
@@ -191,70 +201,68 @@ TRIALS = 7
 SEEDS = (1, 2, 3)
 
 
-def tuned(name: str, run: Callable[[float, int], Run], lowest: float, results: Results) -> Iterator[tuple[str, Run]]:
-    """Trials with seed 0 at seven rates from `lowest` on; then three seeds at the best, by validation accuracy."""
-    first = RATES.index(lowest)
-    tried = list(RATES[first : first + TRIALS])
-    for rate in tried:
-        yield _trial(name, run, rate)
-    while (best := _best(name, tried, results)) in (tried[0], tried[-1]):
-        place = RATES.index(best) + (1 if best == tried[-1] else -1)
-        if not 0 <= place < len(RATES):
-            break
-        tried.insert(len(tried) if best == tried[-1] else 0, RATES[place])
-        yield _trial(name, run, RATES[place])
-    for seed in SEEDS:
-        yield f"{name} | seed {seed}", run(best, seed)
+def race(entries: Mapping[str, tuple[Make, Sequence[float]]], results: Results) -> Iterator[Wave]:
+    """Of each entry, which comes with its rates, a trial at each with seed 0, and one more wherever the best of them is
+    the first or the last; then three seeds at the best. What counts is the accuracy on the validation pictures."""
+    tried = {name: list(rates) for name, (_, rates) in entries.items()}
+    wave = {_trial(name, rate): make(rate, 0) for name, (make, rates) in entries.items() for rate in rates}
+    while wave:
+        yield wave
+        wave = {}
+        for name, (make, _) in entries.items():
+            rates, best = tried[name], _best(name, tried[name], results)
+            if best == rates[-1] and best < RATES[-1]:
+                rates.append(RATES[RATES.index(best) + 1])
+                wave[_trial(name, rates[-1])] = make(rates[-1], 0)
+            elif best == rates[0] and best > RATES[0]:
+                rates.insert(0, RATES[RATES.index(best) - 1])
+                wave[_trial(name, rates[0])] = make(rates[0], 0)
+    best_of = {name: _best(name, rates, results) for name, rates in tried.items()}
+    yield {f"{name} | seed {seed}": entries[name][0](rate, seed) for name, rate in best_of.items() for seed in SEEDS}
 
 
-def _trial(name: str, run: Callable[[float, int], Run], rate: float) -> tuple[str, Run]:
-    return f"{name} | rate {rate:g}", run(rate, 0)
+def _trial(name: str, rate: float) -> str:
+    return f"{name} | rate {rate:g}"
 
 
 def _best(name: str, rates: Sequence[float], results: Results) -> float:
     def accuracy(rate: float) -> float:
-        result = results[f"{name} | rate {rate:g}"]
+        result = results[_trial(name, rate)]
         return 0.0 if result["diverged"] else float(result["validation"]["accuracy"])
 
     return max(rates, key=accuracy)
 
 
-def optimizers(results: Results) -> Iterator[tuple[str, Run]]:
+def optimizers(results: Results) -> Iterator[Wave]:
     """Chapter 8: all rules on all pictures; a network without convolutions; few pictures; ways to decay the weights."""
 
-    def run(rule: str, rate: float, seed: int, **more: Any) -> Run:
-        epochs = more.pop("epochs", 10)
+    def training(rule: str, rate: float, seed: int, epochs: int = 10, **more: Any) -> Run:
         return Run(rule, (Phase(epochs, 128, Cosine(rate)),), seed, **more)
 
-    for rule, lowest in LOWEST.items():
-        yield from tuned(f"all | {rule}", lambda rate, seed, rule=rule: run(rule, rate, seed), lowest, results)  # type: ignore[misc]
-    for rule in ("Momentum", "Adam"):
-        connected: dict[str, Any] = {"network": "fully connected"}
-        yield from tuned(
-            f"fully connected | {rule}",
-            lambda rate, seed, rule=rule, more=connected: run(rule, rate, seed, **more),  # type: ignore[misc]
-            LOWEST[rule],
-            results,
-        )
     few: dict[str, Any] = {"pictures": 5000, "augmented": False, "epochs": 30}
-    for rule in ("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"):
-        yield from tuned(
-            f"few | {rule}",
-            lambda rate, seed, rule=rule: run(rule, rate, seed, **few),  # type: ignore[misc]
-            LOWEST[rule],
-            results,
-        )
+    groups: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
+        "all": (tuple(LOWEST), {}),
+        "fully connected": (("Momentum", "Adam"), {"network": "fully connected"}),
+        "few": (("SGD", "Momentum", "Adagrad", "RMSprop", "Adam"), few),
+    }
+    entries: dict[str, tuple[Make, Sequence[float]]] = {}
+    for group, (names, more) in groups.items():
+        for rule in names:
+            first = RATES.index(LOWEST[rule])
+            entries[f"{group} | {rule}"] = partial(training, rule, **more), RATES[first : first + TRIALS]
+    yield from race(entries, results)
+    wave: Wave = {}
     for rule, rates, decays in (
         ("Adam", (3e-4, 1e-3, 3e-3, 1e-2), (0.0, 1e-5, 1e-4, 1e-3, 1e-2)),
         ("AdamW", (3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.01, 0.1, 1.0, 10.0)),
         ("Momentum", (0.01, 0.03, 0.1, 0.3), (0.0, 1e-4, 1e-3, 1e-2, 0.1)),
     ):
-        for rate in rates:
-            for decay in decays:
-                name = f"decay | {rule} | rate {rate:g} | decay {decay:g}"
-                yield name, run(rule, rate, 0, settings={"weight_decay": decay}, **few)
+        for rate, decay in product(rates, decays):
+            name = f"decay | {rule} | rate {rate:g} | decay {decay:g}"
+            wave[name] = training(rule, rate, 0, settings={"weight_decay": decay}, **few)
     for strength in (1e-6, 1e-5, 1e-4, 1e-3):
-        yield f"decay | L1 | strength {strength:g}", run("Momentum", 0.1, 0, l1=strength, **few)
+        wave[f"decay | L1 | strength {strength:g}"] = training("Momentum", 0.1, 0, l1=strength, **few)
+    yield wave
 
 
 SCHEDULES: dict[str, Callable[[float], Schedule]] = {
@@ -267,45 +275,44 @@ SCHEDULES: dict[str, Callable[[float], Schedule]] = {
 }
 
 
-def learning_rates(results: Results) -> Iterator[tuple[str, Run]]:
+def learning_rates(results: Results) -> Iterator[Wave]:
     """Chapter 9: constant rates; schedules, each tuned; the rate lowered or the batch enlarged; both scaled together;
     minima of small and of large batches."""
 
     def momentum(*phases: tuple[int, int, Schedule], seed: int = 0, **more: Any) -> Run:
         return Run("Momentum", tuple(Phase(*phase) for phase in phases), seed, **more)
 
+    def scheduled(schedule: Callable[[float], Schedule], rate: float, seed: int) -> Run:
+        return momentum((10, 128, schedule(rate)), seed=seed)
+
+    entries = {
+        f"schedule | {name}": (partial(scheduled, schedule), (0.03, 0.1, 0.3, 1.0))
+        for name, schedule in SCHEDULES.items()
+    }
+    yield from race(entries, results)
+    wave: Wave = {}
     for rate in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0):
-        yield f"constant | rate {rate:g}", momentum((10, 128, Constant(rate)))
-    for name, schedule in SCHEDULES.items():
-        rates = (0.03, 0.1, 0.3, 1.0)
-        for rate in rates:
-            yield _trial(f"schedule | {name}", lambda r, s, of=schedule: momentum((10, 128, of(r)), seed=s), rate)  # type: ignore[misc]
-        best = _best(f"schedule | {name}", rates, results)
-        for seed in SEEDS:
-            yield f"schedule | {name} | seed {seed}", momentum((10, 128, schedule(best)), seed=seed)
+        wave[f"constant | rate {rate:g}"] = momentum((10, 128, Constant(rate)))
     # Smith et al., 2018: by a factor of 5 after 30 %, 60 % and 80 % of the epochs, as they did.
-    epochs, factors = (6, 6, 4, 4), (1, 5, 25, 125)
+    epochs = (6, 6, 4, 4)
     ways = {
-        "lower the rate": [(128, 0.1 / factor) for factor in factors],
+        "lower the rate": [(128, 0.1), (128, 0.1 / 5), (128, 0.1 / 25), (128, 0.1 / 125)],
         "first the batch, then the rate": [(128, 0.1), (640, 0.1), (640, 0.1 / 5), (640, 0.1 / 25)],
         "enlarge the batch": [(128, 0.1), (640, 0.1), (3200, 0.1), (3200, 0.1 / 5)],
-        "begin with both five times as large": [(640, 0.5), (3200, 0.5), (3200, 0.1), (3200, 0.02)],
+        "begin with both five times as large": [(640, 0.5), (3200, 0.5), (3200, 0.5 / 5), (3200, 0.5 / 25)],
     }
-    for name, stages in ways.items():
+    for (name, stages), seed in product(ways.items(), SEEDS):
         phases = [(e, batch, Constant(rate)) for e, (batch, rate) in zip(epochs, stages, strict=True)]
-        for seed in SEEDS:
-            yield f"batch instead of rate | {name} | seed {seed}", momentum(*phases, seed=seed)
+        wave[f"batch instead of rate | {name} | seed {seed}"] = momentum(*phases, seed=seed)
     for batch in (32, 128, 512, 2048, 8192):
         scaled = {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}
         for name, factor in scaled.items():
-            phase = (10, batch, WarmUp(Cosine(0.05 * factor), share=0.1))
-            yield f"scaled | {name} | batch {batch}", momentum(phase)
+            wave[f"scaled | {name} | batch {batch}"] = momentum((10, batch, WarmUp(Cosine(0.05 * factor), share=0.1)))
     few: dict[str, Any] = {"pictures": 5000, "augmented": False, "landscape": True}
-    for batch, rate in ((32, 0.05), (500, 0.05), (500, 0.8)):
-        for decay in (0.0, 5e-4):
-            for seed in SEEDS:
-                name = f"minimum | batch {batch} at rate {rate:g} | decay {decay:g} | seed {seed}"
-                yield name, momentum((60, batch, Cosine(rate)), seed=seed, settings={"weight_decay": decay}, **few)
+    for (batch, rate), decay, seed in product(((32, 0.05), (500, 0.05), (500, 0.8)), (0.0, 5e-4), SEEDS):
+        name = f"minimum | batch {batch} at rate {rate:g} | decay {decay:g} | seed {seed}"
+        wave[name] = momentum((60, batch, Cosine(rate)), seed=seed, settings={"weight_decay": decay}, **few)
+    yield wave
 
 
 COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
@@ -323,35 +330,81 @@ def recorded(name: str) -> dict[str, Any]:
 # --- running them ---------------------------------------------------------------------------------------------------
 
 
-def compare(name: str, out: Path, *, device: torch.device | str = "cpu", say: Callable[[str], object] = print) -> None:
-    """Run what the comparison `name` still lacks in the file `out`. Raises ValueError where `out` is on another copy of
-    the data, and what `load_cifar10` raises."""
+def compare(
+    name: str,
+    out: Path,
+    *,
+    workers: int = 1,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], object] = print,
+) -> None:
+    """Run what the comparison `name` still lacks in the file `out`, so many trainings side by side.
+
+    Each of several workers has one thread, with which small networks are hardly slower than with two. Raises ValueError
+    where `out` is on another copy of the data, and what `load_cifar10` raises.
+    """
+    check_whole_number("workers", workers, 1)
     record: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"results": {}}
     data = load_cifar10()
     if record.get("copy", data.copy) != data.copy:
         raise ValueError(f"{out} is on {record['copy']}, and the data at hand are {data.copy}: give another file")
+    threads = 1 if workers > 1 else torch.get_num_threads()
     record |= {
-        "command": f"python -m lessons_lib.comparisons {name}",
+        "command": f"python -m lessons_lib.comparisons {name} --workers {workers}",
         "data": data.name,
         "copy": data.copy,
-        "machine": machine(torch.device(device)),
+        "machine": {**machine(torch.device(device)), "threads": threads, "processes": workers},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "date": datetime.date.today().isoformat(),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     old: Results = record["results"]
     done: Results = {}
-    for key, run in COMPARISONS[name](done):
-        asked = described(run)
-        if key in old and old[key]["run"] == asked:
-            done[key] = old[key]
-            continue
-        done[key] = {"run": asked, **finished(run, data, device)}
-        record["results"] = {**old, **done}
-        _write(record, out)
-        say(f"{key}: {told(done[key])}")
-    record["results"] = done  # without those that are no part of it any more
+    with _hands(workers, data, device) as started:
+        for wave in COMPARISONS[name](done):
+            known = {key: old[key] for key, run in wave.items() if key in old and old[key]["run"] == described(run)}
+            done |= known
+            for key, found in started({key: run for key, run in wave.items() if key not in known}):
+                done[key] = {"run": described(wave[key]), **found}
+                record["results"] = {**old, **done}
+                _write(record, out)
+                say(f"{key}: {told(done[key])}")
+    # In the order in which they are asked for, and without those that are no part of it any more.
+    record["results"] = {key: done[key] for wave in COMPARISONS[name](done) for key in wave}
     _write(record, out)
+
+
+@contextmanager
+def _hands(
+    workers: int, data: Dataset, device: torch.device | str
+) -> Iterator[Callable[[Wave], Iterator[tuple[str, Result]]]]:
+    """What runs a wave, and gives each result as soon as it is there."""
+    if workers == 1:
+        yield lambda wave: ((key, finished(run, data, device)) for key, run in wave.items())
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (data, device))
+
+    def side_by_side(wave: Wave) -> Iterator[tuple[str, Result]]:
+        names = {pool.submit(_finished_here, run): key for key, run in wave.items()}
+        for future in as_completed(names):
+            yield names[future], future.result()
+
+    try:
+        yield side_by_side
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_HERE: dict[str, Any] = {}  # what every training of a worker begins with
+
+
+def _prepare(data: Dataset, device: torch.device | str) -> None:
+    torch.set_num_threads(1)
+    _HERE.update(data=data, device=device)
+
+
+def _finished_here(run: Run) -> Result:
+    return finished(run, **_HERE)
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
@@ -376,10 +429,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--out", type=Path, help="file of the results, by default runs/COMPARISON.json")
+    parser.add_argument("--workers", type=int, default=1, help="trainings side by side, each with one thread")
     asked = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = asked.out or Path("runs") / f"{asked.comparison}.json"
     try:
-        compare(asked.comparison, asked.out or Path("runs") / f"{asked.comparison}.json", device=device)
+        compare(asked.comparison, out, workers=asked.workers, device=device)
     except (ValueError, OSError, FileUnavailable) as error:
         parser.error(str(error))
 

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from lessons_lib.comparisons import (
     Phase,
     Results,
     Run,
+    Wave,
     compare,
     finished,
     fully_connected,
     main,
+    race,
     recorded,
     small_cnn,
-    tuned,
 )
 from lessons_lib.datasets import Dataset, Pictures
 from lessons_lib.learning_rates import Constant, Cosine
@@ -130,31 +132,36 @@ def test_the_landscape_is_noted_where_it_is_asked_for(data: Dataset) -> None:
 # --- tries ----------------------------------------------------------------------------------------------------------
 
 
-def played(best_at: float, lowest: float = 0.01) -> list[tuple[str, Run]]:
-    """The trainings of one rule, if accuracy falls with the distance to `best_at`."""
+def played(best_at: float, rates: tuple[float, ...] = RATES[6:13]) -> list[Wave]:
+    """The waves of one entry, if accuracy falls with the distance to `best_at`, and from 30 on there is none."""
     results: Results = {}
-    runs = []
-    for name, run in tuned("x", run_of, lowest, results):
-        rate = run.phases[0].schedule.rate  # type: ignore[union-attr]
-        results[name] = {
-            "diverged": rate > 20,
-            "validation": {"accuracy": 0.9 - 0.1 * abs(math.log10(rate / best_at))},
-        }
-        runs.append((name, run))
-    return runs
+    waves = []
+    for wave in race({"x": (run_of, rates)}, results):
+        waves.append(wave)
+        for name, run in wave.items():
+            rate = rate_of(run)
+            results[name] = {
+                "diverged": rate > 20,
+                "validation": {"accuracy": 0.9 - 0.1 * abs(math.log10(rate / best_at))},
+            }
+    return waves
 
 
-def test_seven_rates_are_tried_and_the_best_gets_three_new_seeds() -> None:
-    runs = played(best_at=0.3)
-    assert [name for name, _ in runs[:TRIALS]] == [f"x | rate {rate:g}" for rate in (0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
-    assert [run.seed for _, run in runs] == [0] * TRIALS + list(SEEDS)
-    assert [run for _, run in runs[TRIALS:]] == [run_of(0.3, seed) for seed in SEEDS]
+def rate_of(run: Run) -> float:
+    return float(run.phases[0].schedule.rate)  # type: ignore[union-attr]
+
+
+def test_all_rates_are_tried_and_the_best_gets_three_new_seeds() -> None:
+    trials, seeds = played(best_at=0.3)
+    assert list(trials) == [f"x | rate {rate:g}" for rate in (0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
+    assert [run.seed for run in trials.values()] == [0] * 7
+    assert seeds == {f"x | seed {seed}": run_of(0.3, seed) for seed in SEEDS}
 
 
 @pytest.mark.parametrize(("best_at", "more"), [(0.003, [0.003, 0.001]), (10.0, [30.0]), (1e-9, [3e-3, 1e-3, 3e-4])])
 def test_where_the_best_is_at_an_end_the_next_is_tried_too(best_at: float, more: list[float]) -> None:
-    runs = played(best_at)
-    tried = [run.phases[0].schedule.rate for _, run in runs[TRIALS : -len(SEEDS)]]  # type: ignore[union-attr]
+    _, *edges, _ = played(best_at)
+    tried = [rate_of(run) for wave in edges for run in wave.values()]
     assert tried[: len(more)] == more
     if best_at > 1e-5:
         assert len(tried) == len(more)
@@ -162,15 +169,26 @@ def test_where_the_best_is_at_an_end_the_next_is_tried_too(best_at: float, more:
         assert tried[-1] == RATES[0]  # there is no smaller one to try
 
 
+def test_of_a_wave_every_entry_has_its_own() -> None:
+    results: Results = {}
+    entries = {name: (partial(run_of, rule=name), (0.01, 0.1, 1.0)) for name in ("SGD", "Adam")}
+    for count, wave in enumerate(race(entries, results)):
+        for name in wave:
+            # SGD is best in the middle, Adam at the upper end.
+            good = {"SGD | rate 0.1", "Adam | rate 1"}
+            results[name] = {"diverged": False, "validation": {"accuracy": float(name in good)}}
+        wanted = [6, 1, 6][count]
+        assert len(wave) == wanted
+    assert set(wave) == {f"{name} | seed {seed}" for name in entries for seed in SEEDS}
+
+
 def test_every_rule_has_as_many_tries() -> None:
     results: Any = AlwaysTheSame()
+    names = [name for wave in COMPARISONS["optimizers"](results) for name in wave]
     for group in ("all", "few", "fully connected"):
-        names = [name for name, _ in COMPARISONS["optimizers"](results) if name.startswith(f"{group} | ")]
-        tries = Counter(name.split(" | ")[1] for name in names if " | rate " in name)
+        tries = Counter(name.split(" | ")[1] for name in names if name.startswith(f"{group} | ") and "| rate" in name)
         assert set(tries.values()) == {TRIALS}
-    assert {name.split(" | ")[1] for name, _ in COMPARISONS["optimizers"](results) if name.startswith("all")} == {
-        *LOWEST
-    }
+    assert {name.split(" | ")[1] for name in names if name.startswith("all")} == {*LOWEST}
 
 
 class AlwaysTheSame(dict[str, Any]):
@@ -184,7 +202,7 @@ class AlwaysTheSame(dict[str, Any]):
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_no_two_trainings_of_a_comparison_have_one_name_or_one_setting(name: str) -> None:
-    runs = list(COMPARISONS[name](AlwaysTheSame()))
+    runs = [pair for wave in COMPARISONS[name](AlwaysTheSame()) for pair in wave.items()]
     assert len({key for key, _ in runs}) == len(runs) > 50
     # At the batch size that is scaled from, all ways to scale are the same.
     settings = [json.dumps(described(run), sort_keys=True) for key, run in runs if not key.endswith("batch 128")]
@@ -196,11 +214,10 @@ def test_no_two_trainings_of_a_comparison_have_one_name_or_one_setting(name: str
 
 @pytest.fixture
 def small(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    def two_rates_and_the_better(results: Results) -> Iterator[tuple[str, Run]]:
-        for rate in (0.01, 0.1):
-            yield f"rate {rate:g}", run_of(rate)
+    def two_rates_and_the_better(results: Results) -> Iterator[Wave]:
+        yield {f"rate {rate:g}": run_of(rate) for rate in (0.01, 0.1)}
         better = max((0.01, 0.1), key=lambda rate: results[f"rate {rate:g}"]["validation"]["accuracy"])
-        yield "better", run_of(better, seed=1)
+        yield {"better": run_of(better, seed=1)}
 
     monkeypatch.setitem(COMPARISONS, "small", two_rates_and_the_better)
     monkeypatch.setattr(comparisons, "load_cifar10", lambda: data)
@@ -237,6 +254,21 @@ def test_interrupted_after_any_training_it_goes_on_and_ends_the_same(
     assert len(said) == 3 - after
     assert results_of(tmp_path / "parts.json") == results_of(tmp_path / "whole.json")
     assert list(results_of(tmp_path / "parts.json")) == ["rate 0.01", "rate 0.1", "better"]
+
+
+def test_two_workers_find_what_one_thread_finds(small: Dataset, tmp_path: Path) -> None:
+    said: list[str] = []
+    compare("small", tmp_path / "two.json", workers=2, say=said.append)  # type: ignore[arg-type]
+    assert len(said) == 3
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        compare("small", tmp_path / "one.json", say=lambda _: None)
+    finally:
+        torch.set_num_threads(threads)
+    assert results_of(tmp_path / "two.json") == results_of(tmp_path / "one.json")
+    assert list(results_of(tmp_path / "two.json")) == ["rate 0.01", "rate 0.1", "better"]
+    assert json.loads((tmp_path / "two.json").read_text("utf-8"))["machine"]["threads"] == 1
 
 
 def test_what_is_asked_for_otherwise_now_is_run_again_and_what_is_not_asked_for_goes(
@@ -282,10 +314,10 @@ def test_the_command_says_where_each_training_ends(
 def test_the_record_is_what_the_command_would_make(name: str) -> None:
     """All trainings, in order, by the settings of today; which rates were best is taken from the record itself."""
     record = recorded(name)
-    assert record["command"] == f"python -m lessons_lib.comparisons {name}"
+    assert record["command"].startswith(f"python -m lessons_lib.comparisons {name}")
     assert record["data"] == "CIFAR-10"
     assert record["copy"]
-    asked = [(key, described(run)) for key, run in COMPARISONS[name](record["results"])]
+    asked = [(key, described(run)) for wave in COMPARISONS[name](record["results"]) for key, run in wave.items()]
     assert [(key, result["run"]) for key, result in record["results"].items()] == asked
 
 

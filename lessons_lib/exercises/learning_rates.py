@@ -465,8 +465,8 @@ _SCALING = Exercise(
     title="Linear scaling, with a warm-up",
     prompt="A rate of `base_rate` is good with batches of `base_batch`. Given another batch size, the number of "
     "warm-up steps and of steps, return the rate of every step, (steps,). The rate grows in proportion to the batch. "
-    "In the warm-up it climbs evenly from `base_rate`, which step 0 has, to the scaled rate, which step `warmup` is the first "
-    "to have.",
+    "In the warm-up it climbs evenly from `base_rate`, which step 0 has, to the scaled rate, which step `warmup` is "
+    "the first to have.",
     reference=_scaled_rates,
     cases=_batches,
     alternatives=(_scaled_by_shares, _scaled_by_pieces),
