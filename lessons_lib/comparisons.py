@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib import resources
 from itertools import product
@@ -62,6 +62,8 @@ class Run:
 
     `pictures` is how many of the training pictures it learns from; 0 is all but those held back. `l1` is what the sum
     of the sizes of all weights counts in the loss. With `landscape` the loss around what it has learned is noted too.
+    With `fresh_statistics` batch normalization measures those of the training pictures anew before the network is
+    scored: after a few large batches its running means still remember weights of long ago.
     """
 
     rule: str
@@ -73,6 +75,14 @@ class Run:
     augmented: bool = True
     l1: float = 0.0
     landscape: bool = False
+    fresh_statistics: bool = False
+
+    def asked(self) -> dict[str, Any]:
+        """What makes this training another than a usual one, in words and numbers."""
+        usual = Run(self.rule, self.phases, self.seed)
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        always = ("rule", "phases", "seed")
+        return {name: described(part) for name, part in parts.items() if name in always or part != getattr(usual, name)}
 
 
 def small_cnn(categories: int = 10) -> nn.Sequential:
@@ -133,6 +143,8 @@ def finished(run: Run, data: Dataset, device: torch.device | str = "cpu") -> Res
             updates += phase.epochs * len(batches)
     except FloatingPointError:
         return {"diverged": True, "seconds": round(time.perf_counter() - started, 1), "history": _short(rows)}
+    if run.fresh_statistics:
+        _measure_anew(network, train)
     scores = {
         "train": evaluate(network, _some(train).batches()),
         "validation": evaluate(network, validation.batches()),
@@ -147,6 +159,18 @@ def finished(run: Run, data: Dataset, device: torch.device | str = "cpu") -> Res
         **around,
         "history": _short(rows),
     }
+
+
+@torch.no_grad()
+def _measure_anew(network: nn.Module, train: Pictures) -> None:
+    normalizations = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in normalizations:
+        module.reset_running_stats()
+        module.momentum = None  # a plain mean over the batches
+    network.train()
+    for images, _ in _some(train).batches(500):
+        network(images)
+    network.eval()
 
 
 def _landscape(network: nn.Module, train: Pictures) -> dict[str, Any]:
@@ -184,7 +208,7 @@ Comparison = Callable[[Results], Iterator[Wave]]
 Make = Callable[[float, int], Run]
 """A training by its rate and seed."""
 
-# Half decades, seven for each entry; where the best is the first or the last of them, the next beyond is tried too.
+# Half decades, seven for each rule; where the best is the first or the last of them, the next beyond is tried too.
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LOWEST = {
     "SGD": 0.01,
@@ -198,6 +222,18 @@ LOWEST = {
     "Muon": 1e-4,
 }
 TRIALS = 7
+DEFAULT = {
+    "SGD": 1e-3,
+    "Momentum": 1e-3,
+    "Nesterov": 1e-3,
+    "Adagrad": 1e-2,
+    "Adadelta": 1.0,
+    "RMSprop": 1e-2,
+    "Adam": 1e-3,
+    "AdamW": 1e-3,
+    "Muon": 1e-3,
+}
+"""PyTorch's own rates; they are tried as well."""
 SEEDS = (1, 2, 3)
 
 
@@ -249,7 +285,10 @@ def optimizers(results: Results) -> Iterator[Wave]:
     for group, (names, more) in groups.items():
         for rule in names:
             first = RATES.index(LOWEST[rule])
-            entries[f"{group} | {rule}"] = partial(training, rule, **more), RATES[first : first + TRIALS]
+            # Muon's default decay would shrink its weights by a third, and none of the others decays.
+            its: dict[str, Any] = {"settings": {"weight_decay": 0.0}} if rule == "Muon" else {}
+            tries = {*RATES[first : first + TRIALS], *([DEFAULT[rule]] if group == "all" else [])}
+            entries[f"{group} | {rule}"] = partial(training, rule, **more, **its), sorted(tries)
     yield from race(entries, results)
     wave: Wave = {}
     for rule, rates, decays in (
@@ -275,9 +314,19 @@ SCHEDULES: dict[str, Callable[[float], Schedule]] = {
 }
 
 
+BATCHES = {
+    32: (0.01, 0.03, 0.1, 0.3),
+    128: (0.03, 0.1, 0.3, 1.0),
+    512: (0.1, 0.3, 1.0, 3.0),
+    2048: (0.1, 0.3, 1.0, 3.0),
+    8192: (0.1, 0.3, 1.0, 3.0),
+}
+"""Batch sizes, and the rates that are tried with each."""
+
+
 def learning_rates(results: Results) -> Iterator[Wave]:
-    """Chapter 9: constant rates; schedules, each tuned; the rate lowered or the batch enlarged; both scaled together;
-    minima of small and of large batches."""
+    """Chapter 9: schedules and batch sizes, each with its rate tuned; constant rates; the rate lowered or the batch
+    enlarged; one rate scaled to all batch sizes; minima of small and of large batches."""
 
     def momentum(*phases: tuple[int, int, Schedule], seed: int = 0, **more: Any) -> Run:
         return Run("Momentum", tuple(Phase(*phase) for phase in phases), seed, **more)
@@ -285,14 +334,25 @@ def learning_rates(results: Results) -> Iterator[Wave]:
     def scheduled(schedule: Callable[[float], Schedule], rate: float, seed: int) -> Run:
         return momentum((10, 128, schedule(rate)), seed=seed)
 
-    entries = {
+    def batched(batch: int, rate: float, seed: int) -> Run:
+        return momentum((10, batch, WarmUp(Cosine(rate), share=0.1)), seed=seed, fresh_statistics=True)
+
+    entries: dict[str, tuple[Make, Sequence[float]]] = {
         f"schedule | {name}": (partial(scheduled, schedule), (0.03, 0.1, 0.3, 1.0))
         for name, schedule in SCHEDULES.items()
     }
+    for batch, rates in BATCHES.items():
+        entries[f"batch | {batch}"] = partial(batched, batch), rates
     yield from race(entries, results)
+
     wave: Wave = {}
-    for rate in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0):
+    for rate in (1e-4, 1e-3, 1e-2, 10.0):  # those between are trials of the constant schedule
         wave[f"constant | rate {rate:g}"] = momentum((10, 128, Constant(rate)))
+    base = rate_of(results, "batch | 128")
+    for batch in BATCHES:
+        for name, factor in {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}.items():
+            if batch != 128:
+                wave[f"scaled | {name} | batch {batch}"] = batched(batch, base * factor, 0)
     # Smith et al., 2018: by a factor of 5 after 30 %, 60 % and 80 % of the epochs, as they did.
     epochs = (6, 6, 4, 4)
     ways = {
@@ -304,15 +364,22 @@ def learning_rates(results: Results) -> Iterator[Wave]:
     for (name, stages), seed in product(ways.items(), SEEDS):
         phases = [(e, batch, Constant(rate)) for e, (batch, rate) in zip(epochs, stages, strict=True)]
         wave[f"batch instead of rate | {name} | seed {seed}"] = momentum(*phases, seed=seed)
-    for batch in (32, 128, 512, 2048, 8192):
-        scaled = {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}
-        for name, factor in scaled.items():
-            wave[f"scaled | {name} | batch {batch}"] = momentum((10, batch, WarmUp(Cosine(0.05 * factor), share=0.1)))
     few: dict[str, Any] = {"pictures": 5000, "augmented": False, "landscape": True}
     for (batch, rate), decay, seed in product(((32, 0.05), (500, 0.05), (500, 0.8)), (0.0, 5e-4), SEEDS):
         name = f"minimum | batch {batch} at rate {rate:g} | decay {decay:g} | seed {seed}"
-        wave[name] = momentum((60, batch, Cosine(rate)), seed=seed, settings={"weight_decay": decay}, **few)
+        phase = (60, batch, WarmUp(Cosine(rate), share=0.1))
+        wave[name] = momentum(phase, seed=seed, settings={"weight_decay": decay}, **few)
     yield wave
+
+
+def rate_of(results: Results, name: str) -> float:
+    """The rate that was the best for an entry of a race: that of its three seeds."""
+    rates = {
+        float(key.removeprefix(f"{name} | rate ")): result["validation"]["accuracy"]
+        for key, result in results.items()
+        if key.startswith(f"{name} | rate ") and not result["diverged"]
+    }
+    return max(rates, key=lambda rate: rates[rate])
 
 
 COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
@@ -362,10 +429,10 @@ def compare(
     done: Results = {}
     with _hands(workers, data, device) as started:
         for wave in COMPARISONS[name](done):
-            known = {key: old[key] for key, run in wave.items() if key in old and old[key]["run"] == described(run)}
+            known = {key: old[key] for key, run in wave.items() if key in old and old[key]["run"] == run.asked()}
             done |= known
             for key, found in started({key: run for key, run in wave.items() if key not in known}):
-                done[key] = {"run": described(wave[key]), **found}
+                done[key] = {"run": wave[key].asked(), **found}
                 record["results"] = {**old, **done}
                 _write(record, out)
                 say(f"{key}: {told(done[key])}")

@@ -119,6 +119,24 @@ def test_a_training_that_leaves_all_numbers_has_diverged(data: Dataset) -> None:
     assert all(math.isfinite(row["loss"]) for row in found["history"])
 
 
+def test_only_what_is_not_usual_is_noted_of_a_training() -> None:
+    run = run_of(settings={"momentum": 0.5}, landscape=True)
+    assert run_of().asked() == {
+        "rule": "Momentum",
+        "phases": [{"name": "Phase", "epochs": 2, "batch_size": 9, "schedule": described(Cosine(0.05))}],
+        "seed": 0,
+    }
+    assert run.asked() == {**run_of().asked(), "settings": {"momentum": 0.5}, "landscape": True}
+
+
+def test_statistics_measured_anew_are_those_of_the_training_pictures(data: Dataset) -> None:
+    """After one batch the running means still are mostly what they began with: 0 and 1."""
+    short = Run("Momentum", (Phase(1, 36, Constant(0.0)),), 0, augmented=False)
+    stale, fresh = (finished(replace(short, fresh_statistics=anew), data) for anew in (False, True))
+    assert stale["history"] == fresh["history"]
+    assert stale["test"]["loss"] != fresh["test"]["loss"]
+
+
 def test_the_landscape_is_noted_where_it_is_asked_for(data: Dataset) -> None:
     found = finished(run_of(landscape=True), data)["landscape"]
     assert found["shares"] == pytest.approx([-1 + 0.1 * k for k in range(21)])
@@ -187,26 +205,31 @@ def test_every_rule_has_as_many_tries() -> None:
     names = [name for wave in COMPARISONS["optimizers"](results) for name in wave]
     for group in ("all", "few", "fully connected"):
         tries = Counter(name.split(" | ")[1] for name in names if name.startswith(f"{group} | ") and "| rate" in name)
-        assert set(tries.values()) == {TRIALS}
+        # SGD's default of PyTorch's lies outside of its seven rates, and is tried besides.
+        assert {name: count for name, count in tries.items() if count != TRIALS} == (
+            {"SGD": TRIALS + 1} if group == "all" else {}
+        )
     assert {name.split(" | ")[1] for name in names if name.startswith("all")} == {*LOWEST}
 
 
 class AlwaysTheSame(dict[str, Any]):
-    """Of every rule the rate in the middle is the best."""
+    """Of every rule the rate in the middle is the best, of everything else 0.3."""
 
     def __missing__(self, name: str) -> Any:
         rule, rate = name.split(" | ")[-2:]
-        middle = RATES[RATES.index(LOWEST.get(rule, 0.01)) + 3]
+        middle = RATES[RATES.index(LOWEST[rule]) + 3] if rule in LOWEST else 0.3
         return {"diverged": False, "validation": {"accuracy": float(rate == f"rate {middle:g}")}}
+
+    def items(self) -> Any:
+        return [("batch | 128 | rate 0.3", self["batch | 128 | rate 0.3"])]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_no_two_trainings_of_a_comparison_have_one_name_or_one_setting(name: str) -> None:
     runs = [pair for wave in COMPARISONS[name](AlwaysTheSame()) for pair in wave.items()]
     assert len({key for key, _ in runs}) == len(runs) > 50
-    # At the batch size that is scaled from, all ways to scale are the same.
-    settings = [json.dumps(described(run), sort_keys=True) for key, run in runs if not key.endswith("batch 128")]
-    assert len(settings) - len(set(settings)) <= 3  # "decay 0" is what a trial was
+    settings = Counter(json.dumps(run.asked(), sort_keys=True) for _, run in runs)
+    assert settings.total() - len(settings) <= 8  # "decay 0" is what a trial was
 
 
 # --- a comparison ---------------------------------------------------------------------------------------------------
@@ -317,7 +340,7 @@ def test_the_record_is_what_the_command_would_make(name: str) -> None:
     assert record["command"].startswith(f"python -m lessons_lib.comparisons {name}")
     assert record["data"] == "CIFAR-10"
     assert record["copy"]
-    asked = [(key, described(run)) for wave in COMPARISONS[name](record["results"]) for key, run in wave.items()]
+    asked = [(key, run.asked()) for wave in COMPARISONS[name](record["results"]) for key, run in wave.items()]
     assert [(key, result["run"]) for key, result in record["results"].items()] == asked
 
 
@@ -330,7 +353,7 @@ def test_a_recorded_training_has_its_whole_history(name: str) -> None:
         else:
             assert [row["epoch"] for row in result["history"]] == [*range(1, epochs + 1)]
             batches = [
-                phase["epochs"] * ((result["run"]["pictures"] or 45_000) // phase["batch_size"])
+                phase["epochs"] * (result["run"].get("pictures", 45_000) // phase["batch_size"])
                 for phase in result["run"]["phases"]
             ]
             assert result["updates"] == sum(batches)
