@@ -54,8 +54,8 @@ def loss_around(
 ) -> Tensor:
     """The mean cross-entropy at theta + a d for each a of `shares`: (K,); with two directions (K, K), the first down.
 
-    Batch normalization takes the statistics of these very pictures, at each place anew; the network stays as it is.
-    Raises ValueError where there are not one or two directions, or one does not fit.
+    Batch normalization takes the statistics of these very pictures, at each place anew; all else is as in evaluation.
+    The network stays as it is. Raises ValueError where there are not one or two directions, or one does not fit.
     """
     if len(directions) not in (1, 2):
         raise ValueError(f"directions must be one or two, not {len(directions)}")
@@ -63,7 +63,10 @@ def loss_around(
     for direction in directions:
         if [part.shape for part in direction] != shapes:
             raise ValueError("directions must have a tensor for each parameter of the network, in its shape")
-    moved = copy.deepcopy(network).train()
+    moved = copy.deepcopy(network).eval()  # no dropout: the same loss each time
+    for module in moved.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
     start = [parameter.detach().clone() for parameter in moved.parameters()]
     losses = []
     for place in product(shares, repeat=len(directions)):

@@ -1,7 +1,7 @@
 """How weights are moved once their gradients are known: from plain descent to Adam, and Muon.
 
 Each class is one rule, `update`, in the symbols of its paper: theta is a parameter, g its gradient. The keywords of
-`update` are the settings, those of PyTorch's class, which it equals and whose place it takes anywhere, with groups,
+`update` are the settings, a part of those of PyTorch's class, which it equals and whose place it takes, with groups,
 schedulers and `state_dict`. `Rule` has the loop and the checks.
 """
 
@@ -93,7 +93,7 @@ class Momentum(Rule):
 class Nesterov(Rule):
     """Momentum that looks ahead: the gradient counts where the ball is about to be (Nesterov, 1983).
 
-    As in Sutskever et al., 2013, with theta for the point ahead, where the gradient is taken.
+    Written as in Bengio et al., 2013: theta is the point ahead, where the gradient is taken.
     """
 
     @staticmethod
@@ -269,7 +269,7 @@ class Muon(Rule):
 
 
 def nearly_orthogonal(matrix: Tensor, ns_steps: int = 5) -> Tensor:
-    """About U V' of a matrix U S V', in bfloat16: Newton-Schulz steps drive all singular values to between 0.7 and 1.2.
+    """About U V' of a matrix U S V', in bfloat16: Newton-Schulz steps drive all but tiny singular values to about 1.
 
     (Jordan et al., 2024, with their coefficients: steepest at 0, so that five steps do.)
     """

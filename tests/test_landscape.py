@@ -63,6 +63,13 @@ def test_the_loss_is_that_of_the_network_moved_with_statistics_of_these_pictures
     assert alone.item() == pytest.approx(found[1, 1].item(), rel=1e-6)
 
 
+def test_dropout_is_off(pictures: tuple[Tensor, Tensor]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(768, 4))
+    once, again = (loss_around(network, *pictures, [random_direction(network)], [0.0, 0.5]) for _ in range(2))
+    assert torch.equal(once, again)
+    assert once[0].item() == pytest.approx(F.cross_entropy(network.eval()(pictures[0]), pictures[1]).item(), rel=1e-5)
+
+
 def test_the_network_is_as_it_was(network: nn.Sequential, pictures: tuple[Tensor, Tensor]) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     loss_around(network, *pictures, [random_direction(network)], [0.5, 1.0])

@@ -62,6 +62,10 @@ def _peak_one_step_early(steps: int, climb: int, first: float, peak: float, last
     return torch.cat([up, last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2])
 
 
+def _peak_twice(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    return torch.cat([torch.linspace(first, peak, climb), _one_cycle(steps, climb, first, peak, last)[climb:]])
+
+
 def _end_never_reached(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
     share = torch.arange(steps - climb) / (steps - climb)
     down = last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2
@@ -143,13 +147,15 @@ _ONE_CYCLE = Exercise(
         ),
         Mistake(
             _peak_one_step_early,
-            "Your peak comes one step early: step `climb` should have it, not step `climb - 1`. Steps 0 to climb - 1 "
-            "are `climb` steps below the peak.",
+            "Your peak comes one step early: step `climb` should have it, not step `climb - 1`.",
+        ),
+        Mistake(
+            _peak_twice,
+            "Two steps have the peak, `climb - 1` and `climb`. Steps 0 to `climb - 1` all lie below it.",
         ),
         Mistake(
             _end_never_reached,
-            "Your last step stops short of `last`. From step `climb` to the last one it is steps - climb - 1 moves, "
-            "not steps - climb.",
+            "Your last step stops short of `last`. Count the moves between step `climb` and the last step.",
         ),
         Mistake(
             _a_whole_wave,
@@ -157,16 +163,16 @@ _ONE_CYCLE = Exercise(
         ),
         Mistake(
             _a_quarter_wave,
-            "Your rates fall along a quarter of a wave: flat at the peak, steep at the end. With half a wave, "
-            "(1 + cos) / 2 and an angle from 0 to pi, they are flat at both ends.",
+            "Your rates fall along a quarter of a wave: flat at the peak, steep at the end. Half a wave is flat at "
+            "both ends.",
         ),
         Mistake(_from_nothing, "Your climb begins at 0. It begins at `first`."),
         Mistake(_down_to_nothing, "Your rates fall to 0. They fall to `last`."),
         Mistake(_down_to_the_first, "Your rates fall back to `first`. They fall to `last`."),
         Mistake(
             _wave_over_all_steps,
-            "Your wave begins with step 0, and the climb hides its beginning: from the last step of the climb to the "
-            "next there is a jump. It begins at the peak.",
+            "Your wave begins with step 0, and the climb hides its beginning: the peak is never reached. The way down "
+            "begins at step `climb`.",
         ),
         Mistake(
             _peak_for_the_difference,
@@ -292,6 +298,18 @@ def _place_not_rate(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
     return (1 + (curve[: low - 1] - curve[2 : low + 1]).argmax()).float()
 
 
+def _one_place_early(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    low = int(curve.argmin())
+    return rates[int((curve[: low - 1] - curve[2 : low + 1]).argmax())]
+
+
+def _from_place_to_place(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    low = int(curve.argmin())
+    return rates[int((curve[:low] - curve[1 : low + 1]).argmax())]
+
+
 def _exponent(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
     return _suggested_rate(rates, losses, beta).log10()
 
@@ -320,8 +338,8 @@ _RANGE_TEST = Exercise(
     mistakes=(
         Mistake(
             _no_correction_of_the_mean,
-            "Your mean begins at 0 and climbs towards the loss at first: it is not corrected. What looks like the "
-            "place of the steepest fall has moved. Divide it by 1 - beta^k after k losses.",
+            "Your mean begins at 0 and climbs towards the loss at first: it is not corrected, and the place of the "
+            "steepest fall seems to be another. Of its weights only a part has come together so far: divide that out.",
         ),
         Mistake(
             _not_smoothed,
@@ -335,8 +353,8 @@ _RANGE_TEST = Exercise(
         ),
         Mistake(
             _tenth_of_the_lowest,
-            "You return a tenth of the rate where the loss is lowest. That is a rule of thumb too, and a good one; "
-            "asked here is where the loss falls fastest.",
+            "You return a tenth of the rate where the loss is lowest. That is a rule of thumb, too; asked here is "
+            "where the loss falls fastest.",
         ),
         Mistake(_highest, "You return the rate where the loss is highest. Asked is where it falls fastest."),
         Mistake(
@@ -351,6 +369,15 @@ _RANGE_TEST = Exercise(
             "counts the same.",
         ),
         Mistake(_place_not_rate, "You return the place. Asked is the rate at that place."),
+        Mistake(
+            _one_place_early,
+            "You are one place early: the first fall that you measure is the one around place 1, not place 0.",
+        ),
+        Mistake(
+            _from_place_to_place,
+            "You measure each fall from a place to the next. Measure it from the place before to the place after, so "
+            "that it belongs to the place between them.",
+        ),
         Mistake(_exponent, "You return the logarithm of the rate. Asked is the rate."),
         Mistake(
             _weights_changed_round,
@@ -439,6 +466,13 @@ def _arrives_early(base_rate: float, base_batch: int, batch: int, warmup: int, s
     return rates
 
 
+def _arrives_one_step_early(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rate = base_rate * batch / base_batch
+    rates = torch.full((steps,), rate)
+    rates[:warmup] = torch.linspace(base_rate, rate, warmup)
+    return rates
+
+
 def _never_stops(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
     rate = base_rate * batch / base_batch
     share = torch.arange(steps) / warmup if warmup else torch.ones(steps)
@@ -475,7 +509,7 @@ _SCALING = Exercise(
         Mistake(
             _divided,
             "Your ratio is upside down: a larger batch gets a smaller rate. Its slope is less noisy, and it takes "
-            "fewer steps in an epoch; so each may be longer.",
+            "fewer steps in a pass; so each may be longer.",
         ),
         Mistake(
             _by_the_root,
@@ -498,11 +532,15 @@ _SCALING = Exercise(
             "Your climb is one step ahead: step 0 has `base_rate`, and step `warmup` is the first with the scaled "
             "rate.",
         ),
+        Mistake(
+            _arrives_one_step_early,
+            "Your climb arrives one step early: step `warmup` is the first to have the scaled rate.",
+        ),
         Mistake(_never_stops, "Your climb never ends: from step `warmup` on the rate stays where it is."),
         Mistake(
             _whole_parts,
-            "Your ratio is a whole number: `//` cuts off what is behind the point, and a batch of half the size gets "
-            "no rate at all. Use `/`.",
+            "Your ratio is a whole number: `//` cuts off what comes after the decimal point, and a batch of half the "
+            "size gets no rate at all. Use `/`.",
         ),
         Mistake(
             _back_again, "After the warm-up your rate falls back to `base_rate`. It should stay at the scaled one."

@@ -16,7 +16,7 @@ from torch import Tensor
 from .exercise import Answer, Exercise, Mistake
 
 Gradient = Callable[[Tensor], Tensor]
-"""From a parameter (n,) to the gradient of the loss there, (n,)."""
+"""From parameters (P,) to the gradient of the loss there, (P,)."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ _ROWS = (
 )
 _NO_START = "The path begins with where theta is *before* the first step: that row is missing, the others are right."
 _NO_END = "The last step is missing: the start and `steps` steps are `steps + 1` rows."
-_END_ONLY = "You return where the path ends. Asked is the whole of it, (steps + 1, n), the start first."
+_END_ONLY = "You return where the path ends. Asked is the whole of it, (steps + 1, P), the start first."
 _STUCK = (
     "You take the gradient once, at the start. It is another wherever you come: take it anew in each step, where theta "
     "then is."
@@ -225,8 +225,8 @@ _MOMENTUM = Exercise(
     name="momentum",
     number="8.1",
     title="Momentum",
-    prompt="Given a function `gradient`, a start theta (n,), a learning rate, mu and a number of steps, return the "
-    "path of gradient descent with momentum, (steps + 1, n), the start first. The velocity begins at 0; each step "
+    prompt="Given a function `gradient`, a start theta (P,), a learning rate, mu and a number of steps, return the "
+    "path of gradient descent with momentum, (steps + 1, P), the start first. The velocity begins at 0; each step "
     "it keeps mu of itself and the gradient is added; then theta moves by the learning rate times it, downhill.",
     reference=_momentum,
     cases=_slopes_and_momenta,
@@ -485,8 +485,8 @@ _RMSPROP = Exercise(
     name="rmsprop",
     number="8.2",
     title="RMSProp",
-    prompt="Given a function `gradient`, a start theta (n,), a learning rate, alpha, epsilon and a number of steps, "
-    "return the path of RMSProp, (steps + 1, n), the start first. Each parameter has a running mean of its squared "
+    prompt="Given a function `gradient`, a start theta (P,), a learning rate, alpha, epsilon and a number of steps, "
+    "return the path of RMSProp, (steps + 1, P), the start first. Each parameter has a running mean of its squared "
     "gradients that begins at 0 and keeps alpha of itself; its step is the learning rate times the gradient, over the "
     "root of that mean plus epsilon.",
     reference=_rmsprop,
@@ -837,8 +837,8 @@ _ADAM = Exercise(
     name="adam",
     number="8.3",
     title="Adam, with its bias corrections",
-    prompt="Given a function `gradient`, a start theta (n,), a learning rate, (beta1, beta2), epsilon and a number of "
-    "steps, return the path of Adam, (steps + 1, n), the start first. Keep a running mean m of the gradients and one, "
+    prompt="Given a function `gradient`, a start theta (P,), a learning rate, (beta1, beta2), epsilon and a number of "
+    "steps, return the path of Adam, (steps + 1, P), the start first. Keep a running mean m of the gradients and one, "
     "v, of their squares, both from 0; in step t = 1, 2, ... divide them by 1 - beta1^t and 1 - beta2^t; move by the "
     "learning rate times the corrected m, over the root of the corrected v plus epsilon.",
     reference=_adam,
@@ -1062,7 +1062,7 @@ _DECOUPLED = Exercise(
     name="decoupled_decay",
     number="8.4",
     title="Decoupled weight decay",
-    prompt="Given what Adam gets, and a `weight_decay`, return the path of AdamW, (steps + 1, n), the start first. "
+    prompt="Given what Adam gets, and a `weight_decay`, return the path of AdamW, (steps + 1, P), the start first. "
     "Besides Adam's move, each step takes the learning rate times weight_decay times theta, as it was before the step, "
     "away from theta. The decay must not pass through m and v.",
     reference=_decoupled_decay,
