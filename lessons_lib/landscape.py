@@ -27,8 +27,9 @@ def random_direction(network: nn.Module, seed: int = 0, *, filter_normalized: bo
     direction is scaled to the length of all weights together. Raises TypeError for a seed that is no whole number.
     """
     check_whole_number("seed", seed)
-    # Far from the seeds that networks are made from: the same numbers would point along the weights.
-    random = torch.Generator().manual_seed(2**40 + seed)
+    # Far from the seeds that networks are made from: the same numbers would point along the weights. (PyTorch takes 32
+    # bits of a seed.)
+    random = torch.Generator().manual_seed(2**31 + seed)
     weights = [parameter.detach() for parameter in network.parameters()]
     direction = [
         torch.randn(weight.shape, generator=random).to(weight) if weight.ndim > 1 else torch.zeros_like(weight)

@@ -27,7 +27,13 @@ SEARCH_INDEX = "searchindex.js"
 PAGE_LIMIT = 3_000_000  # bytes of a page with all it loads
 
 # Other people's repositories that the pages name; every other link to GitHub must be to our own.
-OTHERS_REPOSITORIES = {"songhan/SqueezeNet-Deep-Compression", "greentfrapp/lucent", "tensorflow/lucid"}
+OTHERS_REPOSITORIES = {
+    "songhan/SqueezeNet-Deep-Compression",
+    "greentfrapp/lucent",
+    "tensorflow/lucid",
+    "google-research/bert",
+}
+OTHERS_SITES = ("https://kellerjordan.github.io/posts/",)
 
 _LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "manifest"}
 _LOADING_ATTRIBUTES = {
@@ -259,6 +265,6 @@ def foreign_addresses(text: str, slug: str, release: str, published: str) -> lis
         if match[1] not in ours or (match[1] == slug and match[2] not in (None, release)):
             found.append(match[0])
     for match in re.finditer(r"https://[\w-]+\.github\.io(?:/[\w-]+)?/?", text):
-        if not match[0].startswith(published):
+        if not match[0].startswith((published, *OTHERS_SITES)):
             found.append(match[0])
     return found

@@ -148,7 +148,7 @@ def test_imports_run_one_way() -> None:
         },
         {
             *("filters", "activations", "maximization", "_local_change", "saliency", "gradcam", "fooling"),
-            *("learning_rates", "recipes", "training"),
+            *("optimizers", "surfaces", "learning_rates", "landscape", "recipes", "training", "comparisons"),
         },
         {"plots", "interactive"},
         {"exercises"},
