@@ -1,4 +1,4 @@
-"""Races between ways to train, with rates tuned for each by the same budget: what chapters 8 and 9 quote.
+"""Races between ways to train, with rates tuned for each by a stated budget: what chapters 8 and 9 quote.
 
     python -m lessons_lib.comparisons optimizers --out optimizers.json --workers 2
 
@@ -238,7 +238,7 @@ SEEDS = (1, 2, 3)
 
 
 def race(entries: Mapping[str, tuple[Make, Sequence[float]]], results: Results) -> Iterator[Wave]:
-    """Of each entry, which comes with its rates, a trial at each with seed 0, and one more wherever the best of them is
+    """Of each entry, which comes with its rates, a trial at each with seed 0, and the next beyond as long as the best is
     the first or the last; then three seeds at the best. What counts is the accuracy on the validation pictures."""
     tried = {name: list(rates) for name, (_, rates) in entries.items()}
     wave = {_trial(name, rate): make(rate, 0) for name, (make, rates) in entries.items() for rate in rates}
@@ -379,7 +379,8 @@ def rate_of(results: Results, name: str) -> float:
         for key, result in results.items()
         if key.startswith(f"{name} | rate ") and not result["diverged"]
     }
-    return max(rates, key=lambda rate: rates[rate])
+    # From the lowest up, as in a race: of equals, the same one wins in whatever order the trials have ended.
+    return max(sorted(rates), key=lambda rate: rates[rate])
 
 
 COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}

@@ -438,6 +438,7 @@ def half_size(network: nn.Module) -> bytes:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
+    """What a record says of the machine: its processor, threads and processes."""
     if device.type == "cuda":
         return {"processor": torch.cuda.get_device_name(device), "processes": _processes()}
     name = _abilities().get("cpu_name") or platform.processor() or platform.machine()
