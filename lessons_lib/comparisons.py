@@ -238,7 +238,7 @@ SEEDS = (1, 2, 3)
 
 
 def race(entries: Mapping[str, tuple[Make, Sequence[float]]], results: Results) -> Iterator[Wave]:
-    """Of each entry, which comes with its rates, a trial at each with seed 0, and the next beyond as long as the best is
+    """Of each entry, which comes with its rates, a trial at each with seed 0, and the next beyond while the best is
     the first or the last; then three seeds at the best. What counts is the accuracy on the validation pictures."""
     tried = {name: list(rates) for name, (_, rates) in entries.items()}
     wave = {_trial(name, rate): make(rate, 0) for name, (make, rates) in entries.items() for rate in rates}
