@@ -304,6 +304,20 @@ def test_new_weights_make_the_outputs_of_their_specimen_stale(library: Path) -> 
     assert after[1] != before[1]
 
 
+@pytest.mark.parametrize("cell", ['recorded("race")', 'open("recorded/race.json")', 'open("recorded/cars/race.json")'])
+def test_a_new_record_makes_the_outputs_that_show_it_stale(library: Path, cell: str) -> None:
+    record = library / "recorded" / "cars" / "race.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("1")
+    shown = new_notebook(cells=[new_code_cell(cell)])
+    other = new_notebook(cells=[new_code_cell('recorded("another race")')])
+    before = [notebooks.fingerprint(notebook, library) for notebook in (shown, other)]
+    record.write_text("2")
+    after = [notebooks.fingerprint(notebook, library) for notebook in (shown, other)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
 def test_a_new_release_alone_makes_nothing_stale(library: Path) -> None:
     notebook = new_notebook(cells=[new_code_cell("from lessons_lib import load_specimen")])
     before = notebooks.fingerprint(notebook, library)
@@ -354,6 +368,21 @@ def test_a_chapter_is_executed_and_stored_with_what_it_ran_with(tmp_path: Path) 
     assert notebooks.problems(path) == ["its figures show shapes, the book shows imagenet"]
     assert "execution" not in stored.cells[0].metadata
     assert made.sources == notebooks.fingerprint(stored)
+
+
+def test_a_relative_folder_in_a_setting_is_meant_from_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "book").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LESSONS_DATA", "data")
+    monkeypatch.setenv("LESSONS_HOME", "home")
+    path = chapter_with(
+        tmp_path / "book", OPEN, "import os\nprint(os.environ['LESSONS_DATA'], os.environ['LESSONS_HOME'])"
+    )
+    notebook, _, _ = figures.execute(path, "shapes")
+    assert notebook.cells[1].outputs[0].text.split() == [str(tmp_path / "data"), str(tmp_path / "home")]
 
 
 def test_a_cell_that_raises_fails_the_run_and_leaves_the_notebook(tmp_path: Path) -> None:

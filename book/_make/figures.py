@@ -28,6 +28,7 @@ from lessons_lib.downloads import FileUnavailable, obtain
 from lessons_lib.specimens import SQUEEZENET_FILE
 
 CELL_TIMEOUT_S = 300
+FOLDERS = ("LESSONS_DATA", "LESSONS_HOME")
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-image", "lessons_lib")
 # Runs in the chapter's own kernel behind its last cell: only the kernel knows which specimen it opened.
 _ASK = "import json as _json, lessons_lib.specimens as _s; print(_json.dumps(_s.opened()))"
@@ -51,7 +52,9 @@ def execute(path: Path, specimen: str, *, long: bool = False) -> tuple[Any, list
     start = time.perf_counter()
     # Strict: a solution that its own check refuses must not get into the book.
     settings = {"LESSONS_SPECIMEN": specimen, "LESSONS_STRICT": "1", "LESSONS_LONG": "1" if long else "0"}
-    client.execute(env=os.environ | settings)
+    # A kernel runs in its chapter's folder, and a path in a setting is meant from here.
+    folders = {name: str(Path(os.environ[name]).resolve()) for name in FOLDERS if os.environ.get(name)}
+    client.execute(env=os.environ | folders | settings)
     seconds = time.perf_counter() - start
     opened = json.loads(notebook.cells.pop().outputs[0].text)
     expect_specimen(opened, specimen)
