@@ -374,13 +374,24 @@ def learning_rates(results: Results) -> Iterator[Wave]:
 
 def rate_of(results: Results, name: str) -> float:
     """The rate that was the best for an entry of a race: that of its three seeds."""
-    rates = {
-        float(key.removeprefix(f"{name} | rate ")): result["validation"]["accuracy"]
-        for key, result in results.items()
-        if key.startswith(f"{name} | rate ") and not result["diverged"]
-    }
+    tried = tries(results, name)
     # From the lowest up, as in a race: of equals, the same one wins in whatever order the trials have ended.
-    return max(sorted(rates), key=lambda rate: rates[rate])
+    return max(sorted(tried), key=lambda rate: tried[rate])
+
+
+def tries(results: Results, name: str) -> dict[float, float]:
+    """The accuracy on the validation pictures by the rates that were tried for an entry, less those that diverged."""
+    start = f"{name} | rate "
+    return {
+        float(key.removeprefix(start)): result["validation"]["accuracy"]
+        for key, result in results.items()
+        if key.startswith(start) and not result["diverged"]
+    }
+
+
+def of_seeds(results: Results, name: str) -> list[dict[str, Any]]:
+    """What an entry's seeds have found, at the best of its rates."""
+    return [results[f"{name} | seed {seed}"] for seed in SEEDS]
 
 
 COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
