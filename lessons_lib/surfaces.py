@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -90,6 +91,18 @@ SURFACES = (
     Surface("noisy bowl", bowl, (-4.0, 1.5), (0.0, 0.0), (-5.5, 2.5), (-2.0, 2.0), noise=3.0),
 )
 """All are drawn twice as wide as high, at one scale in both directions."""
+
+
+def contours(axes: Axes, surface: Surface) -> None:
+    """Rings of equal height, and a star at the lowest point, over the part that is drawn."""
+    x, y = torch.linspace(*surface.across, 120), torch.linspace(*surface.up, 60)
+    height = surface.height(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1))
+    # Rings are closer where it is low: there most of the walking is done.
+    rings = torch.linspace(0.03, 1, 10) ** 2 * height.max()
+    axes.contour(x, y, height, rings.tolist(), colors="#c4c4c4", linewidths=1)
+    axes.plot(*surface.lowest, "k*", markersize=13, zorder=0)
+    axes.set(xlim=surface.across, ylim=surface.up, xticks=[], yticks=[])
+    axes.set_aspect("equal")
 
 
 def descend(surface: Surface, rule: Rule, rates: Sequence[float], steps: int, seed: int = 0) -> Tensor:

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from lessons_lib.optimizers import SGD, Adam, Momentum
-from lessons_lib.surfaces import RATES, SURFACES, Surface, descend, tuned
+from lessons_lib.surfaces import RATES, SURFACES, Surface, contours, descend, tuned
 
 BY_NAME = {surface.name: surface for surface in SURFACES}
 
@@ -30,6 +31,22 @@ def test_start_and_lowest_point_are_drawn(surface: Surface) -> None:
     for point in (surface.start, surface.lowest):
         assert surface.across[0] < point[0] < surface.across[1]
         assert surface.up[0] < point[1] < surface.up[1]
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+def test_a_ring_is_at_one_height_and_the_star_at_the_lowest_point(surface: Surface) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    contours(axes, surface)
+    (rings,) = axes.collections
+    (star,) = axes.lines
+    assert (star.get_xdata(), star.get_ydata()) == ([surface.lowest[0]], [surface.lowest[1]])
+    assert axes.get_xlim() == surface.across and axes.get_ylim() == surface.up
+    drawn = [path for path in rings.get_paths() if len(path.vertices)]
+    heights = [surface.height(torch.from_numpy(path.vertices)) for path in drawn]
+    assert len(drawn) >= 8
+    # Between the points of the plane a ring is straight.
+    assert all(height.std() < 0.01 * rings.levels[-1] for height in heights)
 
 
 def test_a_path_of_plain_descent_turns_with_the_ravine() -> None:
