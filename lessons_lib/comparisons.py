@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib import resources
 from itertools import product
@@ -348,11 +348,15 @@ def learning_rates(results: Results) -> Iterator[Wave]:
     wave: Wave = {}
     for rate in (1e-4, 1e-3, 1e-2, 10.0):  # those between are trials of the constant schedule
         wave[f"constant | rate {rate:g}"] = momentum((10, 128, Constant(rate)))
+    # Running statistics lag behind weights that move fast: how much of what the constant rate loses is that?
+    for seed in SEEDS:
+        run = scheduled(Constant, rate_of(results, "schedule | constant"), seed)
+        wave[f"constant, statistics anew | seed {seed}"] = replace(run, fresh_statistics=True)
     base = rate_of(results, "batch | 128")
-    for batch in BATCHES:
+    for batch, seed in product(BATCHES, SEEDS):
         for name, factor in {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}.items():
             if batch != 128:
-                wave[f"scaled | {name} | batch {batch}"] = batched(batch, base * factor, 0)
+                wave[f"scaled | {name} | batch {batch} | seed {seed}"] = batched(batch, base * factor, seed)
     # Smith et al., 2018: by a factor of 5 after 30 %, 60 % and 80 % of the epochs, as they did.
     epochs = (6, 6, 4, 4)
     ways = {
@@ -360,6 +364,9 @@ def learning_rates(results: Results) -> Iterator[Wave]:
         "first the batch, then the rate": [(128, 0.1), (640, 0.1), (640, 0.1 / 5), (640, 0.1 / 25)],
         "enlarge the batch": [(128, 0.1), (640, 0.1), (3200, 0.1), (3200, 0.1 / 5)],
         "begin with both five times as large": [(640, 0.5), (3200, 0.5), (3200, 0.5 / 5), (3200, 0.5 / 25)],
+        # Controls: rate over batch is not what it is in the others.
+        "leave both": [(128, 0.1)] * 4,
+        "do both at once": [(128, 0.1), (640, 0.1 / 5), (3200, 0.1 / 25), (3200, 0.1 / 125)],
     }
     for (name, stages), seed in product(ways.items(), SEEDS):
         phases = [(e, batch, Constant(rate)) for e, (batch, rate) in zip(epochs, stages, strict=True)]

@@ -100,7 +100,7 @@ def contours(axes: Axes, surface: Surface) -> None:
     # Rings are closer where it is low: there most of the walking is done.
     rings = torch.linspace(0.03, 1, 10) ** 2 * height.max()
     axes.contour(x, y, height, rings.tolist(), colors="#c4c4c4", linewidths=1)
-    axes.plot(*surface.lowest, "k*", markersize=13, zorder=0)
+    axes.plot(*surface.lowest, "k*", markersize=13, zorder=1.5)  # over the rings, under the paths
     axes.set(xlim=surface.across, ylim=surface.up, xticks=[], yticks=[])
     axes.set_aspect("equal")
 

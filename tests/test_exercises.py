@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -409,6 +410,26 @@ def test_a_number_will_do_as_a_tensor_without_dimensions_and_the_other_way_round
             assert diagnose(exercise, answer).passed
         assert diagnose(exercise, lambda x: x.sum()[None]).rung == "shape"
         assert diagnose(exercise, lambda x: True).rung == "type"
+
+
+def test_from_plain_numbers_an_answer_may_be_in_float64() -> None:
+    def reference(count: int) -> torch.Tensor:
+        return torch.arange(count) / 7
+
+    exercise = small(reference, 5)
+    assert diagnose(exercise, lambda count: torch.from_numpy(np.arange(count) / 7)).passed
+    assert diagnose(exercise, lambda count: (torch.arange(count) / 7).half()).rung == "dtype"
+    assert diagnose(exercise, lambda count: torch.arange(count) // 7).rung == "dtype"
+    exercise = small(lambda x: x / 7, torch.ones(3))
+    assert diagnose(exercise, lambda x: x.double() / 7).rung == "dtype"
+
+
+def test_a_wrong_number_is_told_how_far_it_is_off() -> None:
+    two = {"three ones": (torch.ones(3),), "five ones": (torch.ones(5),)}
+    exercise = dataclasses.replace(small(lambda x: x.sum(), torch.ones(3)), cases=lambda: two)
+    words = diagnose(exercise, lambda x: x.sum() + (len(x) == 3)).words
+    assert words == "Wrong for three ones: yours is 1.33 times what is wanted. It is right for: five ones."
+    assert "times" not in diagnose(exercise, lambda x: x.sum() - 4 * (len(x) == 3)).words  # another sign
 
 
 def test_an_index_must_be_whole_and_a_tuple_a_tuple() -> None:

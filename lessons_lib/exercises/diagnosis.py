@@ -55,7 +55,7 @@ def _diagnose(exercise: Exercise, answer: Any, seconds: float) -> Verdict:
             return Verdict("error", _no_reference_words(outcome.error), printed)
     wanted = {about: outcome.answer for about, outcome in right.items()}
 
-    rung, words = _ladder(exercise, outcomes, wanted)
+    rung, words = _ladder(exercise, cases, outcomes, wanted)
     if rung != "passed":
         mistake = _named(exercise, cases, outcomes, wanted if rung == "finite" else None)
         if mistake:
@@ -161,13 +161,21 @@ def _case_distance(one: Outcome, other: Outcome) -> float:
 # --- the ladder --------------------------------------------------------------------------------------------------
 
 
-def _ladder(exercise: Exercise, outcomes: Mapping[str, Outcome], wanted: Mapping[str, Any]) -> tuple[str, str]:
+def _ladder(
+    exercise: Exercise,
+    cases: Mapping[str, tuple[Any, ...]],
+    outcomes: Mapping[str, Outcome],
+    wanted: Mapping[str, Any],
+) -> tuple[str, str]:
     for about, outcome in outcomes.items():
         if outcome.error is not None:
             return "error", _error_words(about, outcome)
     for rung, find in (("type", _type_words), ("shape", _shape_words), ("dtype", _dtype_words)):
         for about, outcome in outcomes.items():
-            words = find(outcome.answer, wanted[about])
+            answer = outcome.answer
+            if rung == "dtype" and not any(isinstance(argument, Tensor) for argument in cases[about]):
+                answer = _single(answer)
+            words = find(answer, wanted[about])
             if words:
                 return rung, f"For {about}: {words}"
     numbers_of = {about: (as_numbers(outcome.answer), as_numbers(wanted[about])) for about, outcome in outcomes.items()}
@@ -254,6 +262,11 @@ def _dtype_words(got: Any, wanted: Any) -> str:
     return ""
 
 
+def _single(answer: Any) -> Any:
+    """In float32: from plain numbers an answer may be computed in float64 as well."""
+    return answer.float() if isinstance(answer, Tensor) and answer.dtype == torch.float64 else answer
+
+
 def _values_words(
     exercise: Exercise, numbers_of: Mapping[str, tuple[Any, Any]], wrong: list[str], *, whole: bool
 ) -> tuple[str, str]:
@@ -279,6 +292,8 @@ def _values_words(
         else:
             part = "less than 1%" if off < 0.01 else f"up to {off:.0%}"
             words += "more than the largest" if off > 1 else f"{part} of the largest"
+    elif isinstance(got, Tensor) and isinstance(want, Tensor) and got * want > 0:
+        words += f": yours is {float(got / want):.3g} times what is wanted"
     right = [about for about in numbers_of if about not in wrong]
     return "values", words + (f". It is right for: {'; '.join(right)}." if right else ".")
 

@@ -62,6 +62,47 @@ def _peak_one_step_early(steps: int, climb: int, first: float, peak: float, last
     return torch.cat([up, last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2])
 
 
+def _peak_one_step_early_but_for_one(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.linspace(0, 1, steps - climb + 1)[1:]  # a climb of one step: `linspace` gives its start
+    down = last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2
+    return torch.cat([torch.linspace(first, peak, climb), down])
+
+
+def _climb_ahead(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    up = first + (peak - first) * torch.arange(1, climb + 1) / climb
+    return torch.cat([up, _one_cycle(steps, climb, first, peak, last)[climb:]])
+
+
+def _wave_ahead(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.arange(1, steps - climb + 1) / (steps - climb)
+    down = last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2
+    return torch.cat([first + (peak - first) * torch.arange(climb) / climb, down])
+
+
+def _wave_too_long(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.arange(steps - climb) / (steps - 1)
+    down = last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2
+    return torch.cat([first + (peak - first) * torch.arange(climb) / climb, down])
+
+
+def _wave_over_steps(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.arange(steps - climb) / steps
+    down = last + (peak - last) * (1 + torch.cos(math.pi * share)) / 2
+    return torch.cat([first + (peak - first) * torch.arange(climb) / climb, down])
+
+
+def _without_pi(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.arange(steps - climb) / (steps - climb - 1)
+    down = last + (peak - last) * (1 + torch.cos(share)) / 2
+    return torch.cat([first + (peak - first) * torch.arange(climb) / climb, down])
+
+
+def _not_halved(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
+    share = torch.arange(steps - climb) / (steps - climb - 1)
+    down = last + (peak - last) * (1 + torch.cos(math.pi * share))
+    return torch.cat([first + (peak - first) * torch.arange(climb) / climb, down])
+
+
 def _peak_twice(steps: int, climb: int, first: float, peak: float, last: float) -> Tensor:
     return torch.cat([torch.linspace(first, peak, climb), _one_cycle(steps, climb, first, peak, last)[climb:]])
 
@@ -131,24 +172,43 @@ _ONE_CYCLE = Exercise(
     title="One cycle",
     prompt="Given the number of steps, how many of them climb, and three rates, return the rate of every step, "
     "(steps,). Step 0 has `first`; from there rates rise evenly, so that step `climb` has `peak`. Then they fall along "
-    "half a cosine, so that the last step has `last`.",
+    "half a cosine, so that the last step has `last`. At least one step climbs, and at least two are left to fall.",
     reference=_one_cycle,
     cases=_runs,
     alternatives=(_one_cycle_step_by_step, _one_cycle_of_lines),
     mistakes=(
         Mistake(
             _down_along_a_line,
-            "Your rates fall along a line. Asked is half a cosine: it falls slowly at first and at the end.",
+            "Your rates fall along a line. Half a cosine falls slowly at first and at the end.",
         ),
         Mistake(
             _up_along_a_wave,
-            "Your rates rise along a wave, as in PyTorch's own one-cycle schedule. Asked is an even climb; only the "
+            "Your rates rise along a wave, as in PyTorch's own one-cycle schedule. Here the climb is even; only the "
             "way down is a cosine.",
         ),
         Mistake(
             _peak_one_step_early,
             "Your peak comes one step early: step `climb` should have it, not step `climb - 1`.",
         ),
+        Mistake(
+            _peak_one_step_early_but_for_one,
+            "Your peak comes one step early: step `climb` should have it, not the step before.",
+        ),
+        Mistake(_climb_ahead, "Your climb is one step ahead: step 0 has `first`, and step `climb` the peak."),
+        Mistake(
+            _wave_ahead,
+            "No step has the peak: your way down is one step ahead. At step `climb` nothing of it is done yet.",
+        ),
+        Mistake(
+            _wave_too_long,
+            "Your way down is as long as the whole training. It has only the steps from `climb` to the last.",
+        ),
+        Mistake(
+            _wave_over_steps,
+            "Your way down takes as many steps as the whole training. It begins at step `climb` and ends at the last.",
+        ),
+        Mistake(_without_pi, "Half a turn is pi: your angle ends at 1."),
+        Mistake(_not_halved, "Your fall starts too high: 1 + cos runs from 2 to 0, so take half of it."),
         Mistake(
             _peak_twice,
             "Two steps have the peak, `climb - 1` and `climb`. Steps 0 to `climb - 1` all lie below it.",
@@ -194,6 +254,7 @@ _ONE_CYCLE = Exercise(
     hints=(
         "Two parts: steps 0 to climb - 1 go up, the others down. The peak is the first of those that go down.",
         "In the climb, step k is k / climb of the way from `first` to `peak`.",
+        "From step `climb` to the last there are `steps - 1 - climb` moves.",
         "Down: `share` runs from 0 at the peak to 1 in the last step; the rate is "
         "`last + (peak - last) * (1 + cos(pi * share)) / 2`.",
     ),
@@ -211,12 +272,25 @@ def _tests_of_rates() -> dict[str, tuple[Tensor, Tensor, float]]:
     # The first fall comes while a mean without correction still climbs.
     early = 2.3 - 1.1 * torch.sigmoid((place - 5.0) / 0.8) - 1.1 * torch.sigmoid((place - 34.0) / 4)
     early = early + 0.03 * torch.exp((place - 50.0) / 2)
+    # Only what lies before the lowest place counts, and a fall may end there or begin at once.
+    back = 2.3 - 1.6 * torch.sigmoid((torch.arange(40) - 18.0) / 2) + 0.01 * torch.randn(40, generator=random)
+    back[30:] = torch.tensor([1.5, 4.0, 7.0, 7.5, 6.0, 2.5, 2.4, 2.4, 2.3, 2.3])
+    count = torch.arange(30)
+    at_once = 0.4 + 1.9 * torch.exp(-count / 1.5) - 0.01 * count + 0.002 * torch.randn(30, generator=random)
+    cut_short = torch.cat([2 - 0.02 * torch.arange(10), torch.tensor([1.7, 1.2, 0.5, 2.0, 3.0, 4.0, 5.0])])
+    # One batch that happens to be easy.
+    easy = 2.3 - 2.1 * torch.sigmoid((place - 24.0) / 0.5) + 0.02 * torch.randn(60, generator=random)
+    easy[16] = 0.02
     few = torch.logspace(-3, 0, 24)
     short = 1.0 - 0.6 * torch.sigmoid((torch.arange(24) - 11.0) / 1.2) + 0.3 * (torch.arange(24) > 19)
     return {
         "a loss that falls once, then explodes": (rates, fall + 0.02 * torch.randn(60, generator=random), 0.8),
         "a loss that falls twice": (rates, early + 0.005 * torch.randn(60, generator=random), 0.8),
         "a short test, smoothed little": (few, short, 0.3),
+        "a loss that explodes and falls back": (torch.logspace(-4, 0, 40), back, 0.5),
+        "a loss that falls at once": (torch.logspace(-2, 1, 30), at_once, 0.7),
+        "a fall that ends in an explosion": (torch.logspace(-3, 0, 17), cut_short, 0.1),
+        "one batch that is easy": (rates, easy, 0.8),
     }
 
 
@@ -250,7 +324,7 @@ def _suggested_by_weights(rates: Tensor, losses: Tensor, beta: float) -> float:
     weights = torch.tril(beta ** (place[:, None] - place).clamp(min=0).double())
     curve = ((weights / weights.sum(dim=1, keepdim=True)) @ losses.double()).tolist()
     low = curve.index(min(curve))
-    return float(rates[max(range(1, low), key=lambda k: curve[k - 1] - curve[k + 1])])
+    return float(rates[max(range(1, low), key=lambda i: curve[i - 1] - curve[i + 1])])
 
 
 def _suggested_by_slopes(rates: Tensor, losses: Tensor, beta: float) -> float:
@@ -258,6 +332,54 @@ def _suggested_by_slopes(rates: Tensor, losses: Tensor, beta: float) -> float:
     (slope,) = torch.gradient(curve, spacing=(rates.log(),))
     low = int(curve.argmin())
     return float(rates[1 + int(slope[1:low].argmin())])
+
+
+def _begins_with_the_first(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    average, rows = losses[0], []
+    for loss in losses:
+        average = beta * average + (1 - beta) * loss
+        rows.append(average)
+    return _steepest(rates, torch.stack(rows))
+
+
+def _counts_from_zero(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    average, rows = torch.tensor(0.0), []
+    for count, loss in enumerate(losses):
+        average = beta * average + (1 - beta) * loss
+        rows.append(average / (1 - beta**count))  # a tensor divided by 0 is infinite
+    return _steepest(rates, torch.stack(rows))
+
+
+def _not_up_to_the_lowest(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    return rates[1 + int((curve[:-2] - curve[2:]).argmax())]
+
+
+def _up_to_the_lowest_loss(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve, low = _smoothed(losses, beta), int(losses.argmin())
+    return rates[1 + int((curve[: low - 1] - curve[2 : low + 1]).argmax())]
+
+
+def _least_fall(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    low = int(curve.argmin())
+    return rates[1 + int((curve[: low - 1] - curve[2 : low + 1]).argmin())]
+
+
+def _one_place_late(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    low = int(curve.argmin())
+    return rates[2 + int((curve[: low - 1] - curve[2 : low + 1]).argmax())]
+
+
+def _to_the_next(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    curve = _smoothed(losses, beta)
+    low = int(curve.argmin())
+    return rates[1 + int((curve[:low] - curve[1 : low + 1]).argmax())]
+
+
+def _at_the_lowest_loss(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
+    return rates[int(losses.argmin())]
 
 
 def _no_correction_of_the_mean(rates: Tensor, losses: Tensor, beta: float) -> Tensor:
@@ -329,9 +451,9 @@ _RANGE_TEST = Exercise(
     number="9.2",
     title="Read a range test",
     prompt="Given rates (n,) that rise by equal factors, the loss at each, (n,), and beta, return the suggested rate, "
-    "one number. Smooth the losses by a running mean that keeps beta of itself, without its bias towards 0. Up to its "
-    "lowest place, find where the smoothed loss falls fastest: the place k where it is lowest at k + 1 against k - 1. "
-    "Return the rate there.",
+    "one number. Smooth the losses by a running mean that keeps beta of itself, without its bias towards 0. Before the "
+    "lowest place of the smoothed curve, which is never one of the first two, find the place i where the curve falls "
+    "most from i - 1 to i + 1 (which may be the lowest). Return the rate there.",
     reference=_suggested_rate,
     cases=_tests_of_rates,
     alternatives=(_suggested_by_weights, _suggested_by_slopes),
@@ -339,7 +461,7 @@ _RANGE_TEST = Exercise(
         Mistake(
             _no_correction_of_the_mean,
             "Your mean begins at 0 and climbs towards the loss at first: it is not corrected, and the place of the "
-            "steepest fall seems to be another. Of its weights only a part has come together so far: divide that out.",
+            "steepest fall seems to be another. After k losses its weights add up to less than 1: divide by that.",
         ),
         Mistake(
             _not_smoothed,
@@ -353,10 +475,40 @@ _RANGE_TEST = Exercise(
         ),
         Mistake(
             _tenth_of_the_lowest,
-            "You return a tenth of the rate where the loss is lowest. That is a rule of thumb, too; asked here is "
-            "where the loss falls fastest.",
+            "You return a tenth of the rate where the loss is lowest. That is a rule of thumb, too; this "
+            "exercise looks for where the loss falls fastest.",
         ),
-        Mistake(_highest, "You return the rate where the loss is highest. Asked is where it falls fastest."),
+        Mistake(
+            _at_the_lowest_loss,
+            "You return the rate of the lowest single loss. It may be that of an easy batch, and where the loss is "
+            "lowest the rate is already too large.",
+        ),
+        Mistake(
+            _begins_with_the_first,
+            "Your mean is not corrected as above: begin with 0, and divide by 1 - beta^k, with k = 1 after the first "
+            "loss.",
+        ),
+        Mistake(
+            _counts_from_zero,
+            "You count the losses from 0, and the first mean is divided by 0. After the first loss k is 1.",
+        ),
+        Mistake(
+            _not_up_to_the_lowest,
+            "You look along the whole curve. A loss that has exploded may fall back steeply: only what lies before the "
+            "lowest place counts.",
+        ),
+        Mistake(
+            _up_to_the_lowest_loss,
+            "You stop at the lowest single loss, which may have been an easy batch. Stop where the *smoothed* curve is "
+            "lowest.",
+        ),
+        Mistake(_least_fall, "You have found where the loss falls least. Mind the sign of your differences."),
+        Mistake(_one_place_late, "You are one place late."),
+        Mistake(
+            _to_the_next,
+            "You measure each fall from the place before. Measure it from the place before to the place after.",
+        ),
+        Mistake(_highest, "You return the rate where the loss is highest. Look for where it falls fastest."),
         Mistake(
             _steepest_rise,
             "You have found where the loss *rises* fastest: where training explodes. Look for the fall, before the "
@@ -368,7 +520,7 @@ _RANGE_TEST = Exercise(
             "lie close together: so your fall seems steepest near the first. Per *factor* of the rate, each place "
             "counts the same.",
         ),
-        Mistake(_place_not_rate, "You return the place. Asked is the rate at that place."),
+        Mistake(_place_not_rate, "You return the place. Return the rate at that place."),
         Mistake(
             _one_place_early,
             "You are one place early: the first fall that you measure is the one around place 1, not place 0.",
@@ -378,19 +530,19 @@ _RANGE_TEST = Exercise(
             "You measure each fall from a place to the next. Measure it from the place before to the place after, so "
             "that it belongs to the place between them.",
         ),
-        Mistake(_exponent, "You return the logarithm of the rate. Asked is the rate."),
+        Mistake(_exponent, "You return the logarithm of the rate. Return the rate itself."),
         Mistake(
             _weights_changed_round,
             "Your mean keeps 1 - beta of itself and takes beta of the new loss. The other way round.",
         ),
-        Mistake(_the_fall_itself, "You return how far the loss falls. Asked is the rate at which it does."),
+        Mistake(_the_fall_itself, "You return how far the loss falls. Return the rate at which it does."),
     ),
     hints=(
         "The running mean: `average = beta * average + (1 - beta) * loss`, from 0. After k losses its weights add up "
         "to 1 - beta^k.",
         "`argmin` of the smoothed curve tells where to stop looking.",
-        "With `curve` smoothed and `low` its lowest place, `curve[:low - 1] - curve[2:low + 1]` are the falls around "
-        "places 1 to low - 1.",
+        "With `curve` smoothed and `low` its lowest place, the falls around places 1 to low - 1 are "
+        "`curve[:low - 1] - curve[2:low + 1]`. The first of them belongs to place 1.",
     ),
     tolerance=1e-5,
 )
@@ -459,6 +611,50 @@ def _climbs_from_nothing(base_rate: float, base_batch: int, batch: int, warmup: 
     return _climb(0.0, base_rate * batch / base_batch, warmup, steps)
 
 
+def _climbs_from_nothing_ahead(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rates = torch.full((steps,), base_rate * batch / base_batch)
+    rates[:warmup] *= torch.arange(1, warmup + 1) / max(warmup, 1)
+    return rates
+
+
+def _adds_the_whole_rate(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rates = torch.full((steps,), base_rate * batch / base_batch)
+    rates[:warmup] = base_rate + rates[:warmup] * torch.arange(warmup) / max(warmup, 1)
+    return rates
+
+
+def _never_arrives(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rate = base_rate * batch / base_batch
+    rates = torch.full((steps,), rate)
+    rates[:warmup] = base_rate + (rate - base_rate) * torch.arange(warmup) / (warmup + 1)
+    return rates
+
+
+def _never_stops_but_for_none(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rate = base_rate * batch / base_batch
+    return base_rate + (rate - base_rate) * torch.arange(steps) / max(warmup, 1)
+
+
+def _cut_off_above(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rate = base_rate * batch / base_batch
+    if not warmup:
+        return torch.full((steps,), rate)
+    return (base_rate + (rate - base_rate) * torch.arange(steps) / warmup).clamp(max=rate)
+
+
+def _one_step_where_there_is_none(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    return _scaled_rates(base_rate, base_batch, batch, max(warmup, 1), steps)
+
+
+def _scaled_rate_once_more(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    rates = _scaled_rates(base_rate, base_batch, batch, warmup, steps)
+    return torch.cat([rates, rates[-1:]])
+
+
+def _over_all_steps(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
+    return torch.linspace(base_rate, base_rate * batch / base_batch, steps)
+
+
 def _arrives_early(base_rate: float, base_batch: int, batch: int, warmup: int, steps: int) -> Tensor:
     rate = base_rate * batch / base_batch
     rates = torch.full((steps,), rate)
@@ -500,7 +696,7 @@ _SCALING = Exercise(
     prompt="A rate of `base_rate` is good with batches of `base_batch`. Given another batch size, the number of "
     "warm-up steps and of steps, return the rate of every step, (steps,). The rate grows in proportion to the batch. "
     "In the warm-up it climbs evenly from `base_rate`, which step 0 has, to the scaled rate, which step `warmup` is "
-    "the first to have.",
+    "the first to have (for a smaller batch it goes down). Without a warm-up every step has the scaled rate.",
     reference=_scaled_rates,
     cases=_batches,
     alternatives=(_scaled_by_shares, _scaled_by_pieces),
@@ -508,13 +704,13 @@ _SCALING = Exercise(
         Mistake(_not_scaled, "Your rate stays what it was. With k times the batch it should be k times as large."),
         Mistake(
             _divided,
-            "Your ratio is upside down: a larger batch gets a smaller rate. Its slope is less noisy, and it takes "
+            "Your ratio is upside down: a larger batch gets a smaller rate. Its slope is less noisy, and there are "
             "fewer steps in a pass; so each may be longer.",
         ),
         Mistake(
             _by_the_root,
             "You scale by the root of the ratio. That keeps the noise of one *step* the same, and some prefer it; "
-            "asked is the linear rule.",
+            "here the rule is linear.",
         ),
         Mistake(
             _no_warmup,
@@ -523,10 +719,37 @@ _SCALING = Exercise(
         ),
         Mistake(
             _waits_below,
-            "In your warm-up the rate stays at `base_rate`, and then it jumps. Asked is an even climb: the jump is "
+            "In your warm-up the rate stays at `base_rate`, and then it jumps. Let it climb evenly: the jump is "
             "what it is there to avoid.",
         ),
         Mistake(_climbs_from_nothing, "Your climb begins at 0. It begins at `base_rate`, which is known to be good."),
+        Mistake(
+            _climbs_from_nothing_ahead,
+            "Your climb begins below `base_rate`. Step 0 has `base_rate`, which is known to be good.",
+        ),
+        Mistake(
+            _adds_the_whole_rate,
+            "You add the whole scaled rate to `base_rate`, and overshoot. What is to be added is the difference.",
+        ),
+        Mistake(
+            _never_arrives,
+            "Your climb ends with a jump: its steps are too small. From `base_rate`, which step 0 has, to the scaled "
+            "rate at step `warmup` there are `warmup` moves.",
+        ),
+        Mistake(_never_stops_but_for_none, "Your climb goes on and on. From step `warmup` on the rate stays as it is."),
+        Mistake(
+            _cut_off_above,
+            "For a smaller batch your climb goes down, and `min` cuts it off at once. Ask for the step instead.",
+        ),
+        Mistake(
+            _one_step_where_there_is_none,
+            "Without a warm-up step 0 has the scaled rate already: you give it a warm-up of one step.",
+        ),
+        Mistake(
+            _scaled_rate_once_more,
+            "You return one rate too many: step `warmup` belongs to the climb or to the rest, not to both.",
+        ),
+        Mistake(_over_all_steps, "Your climb takes the whole training. It takes the first `warmup` steps."),
         Mistake(
             _arrives_early,
             "Your climb is one step ahead: step 0 has `base_rate`, and step `warmup` is the first with the scaled "
@@ -545,7 +768,7 @@ _SCALING = Exercise(
         Mistake(
             _back_again, "After the warm-up your rate falls back to `base_rate`. It should stay at the scaled one."
         ),
-        Mistake(_only_the_rate, "You return the scaled rate alone. Asked is the rate of every step, (steps,)."),
+        Mistake(_only_the_rate, "You return the scaled rate alone. Return the rate of every step, (steps,)."),
     ),
     hints=(
         "The scaled rate is `base_rate * batch / base_batch`.",
