@@ -355,7 +355,7 @@ def learning_rates(results: Results) -> Iterator[Wave]:
     base = rate_of(results, "batch | 128")
     for batch, seed in product(BATCHES, SEEDS):
         for name, factor in {"fixed": 1.0, "square root": (batch / 128) ** 0.5, "linear": batch / 128}.items():
-            if batch != 128:
+            if base * factor != rate_of(results, f"batch | {batch}"):  # else it is that of the race
                 wave[f"scaled | {name} | batch {batch} | seed {seed}"] = batched(batch, base * factor, seed)
     # Smith et al., 2018: by a factor of 5 after 30 %, 60 % and 80 % of the epochs, as they did.
     epochs = (6, 6, 4, 4)

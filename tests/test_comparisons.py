@@ -16,6 +16,7 @@ import torch
 
 from lessons_lib import comparisons
 from lessons_lib.comparisons import (
+    BATCHES,
     COMPARISONS,
     LOWEST,
     RATES,
@@ -221,7 +222,8 @@ class AlwaysTheSame(dict[str, Any]):
         return {"diverged": False, "validation": {"accuracy": float(rate == f"rate {middle:g}")}}
 
     def items(self) -> Any:
-        return [("batch | 128 | rate 0.3", self["batch | 128 | rate 0.3"])]
+        entries = ["schedule | constant", *(f"batch | {size}" for size in BATCHES)]
+        return [(f"{entry} | rate 0.3", self[f"{entry} | rate 0.3"]) for entry in entries]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
