@@ -118,6 +118,50 @@ class CoarseDropout:
         return _exchanged(images, images.new_tensor(self.fill).view(3, 1, 1), covered[:, None])
 
 
+@dataclass(frozen=True)
+class ColourJitter:
+    """With probability `p` all hues turned by up to `hue` of a full turn, and colours made up to 1 + `saturation` times
+    as strong or as much weaker, each drawn evenly; how light or dark a place is stays."""
+
+    hue: float = 0.1
+    saturation: float = 0.5
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_probability(self.p)
+        if not (0 <= self.hue <= 0.5 and 0 <= self.saturation <= 1):
+            raise ValueError(
+                f"hue must lie in [0, 0.5] and saturation in [0, 1], not at {self.hue} and {self.saturation}"
+            )
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        draws = _draw(images, generator, 3)
+        chosen = draws[:, 2] < self.p
+        turn, stronger = (draws[:, :2] * 2 - 1).mul(chosen[:, None]).unbind(1)
+        return recoloured(images, turn * self.hue, 1 + stronger * self.saturation)
+
+
+def recoloured(images: Tensor, turn: Tensor | float = 0.0, strength: Tensor | float = 1.0) -> Tensor:
+    """Pictures (N, 3, H, W) in [0, 1] with all hues turned by `turn` (1 is all around), colours `strength` times as
+    strong (0 is grey), one for all or (N,). Luma is kept as far as [0, 1] allows."""
+    count = len(images)
+    angle = torch.as_tensor(turn, dtype=images.dtype, device=images.device).expand(count) * (2 * math.pi)
+    strength = torch.as_tensor(strength, dtype=images.dtype, device=images.device).expand(count)
+    cos, sin = strength * angle.cos(), strength * angle.sin()
+    change = images.new_zeros(count, 3, 3)
+    change[:, 0, 0] = 1
+    change[:, 1, 1], change[:, 1, 2], change[:, 2, 1], change[:, 2, 2] = cos, -sin, sin, cos
+    matrices = _TO_RGB.to(images) @ change @ _TO_YIQ.to(images)
+    return (matrices @ images.flatten(2)).view(images.shape).clamp(0, 1)
+
+
+# Luma, and two coordinates of colour around it: the encoding of NTSC television, linear in red, green and blue.
+_TO_YIQ = torch.tensor(
+    [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64
+)
+_TO_RGB = torch.linalg.inv(_TO_YIQ)
+
+
 def _exchanged(images: Tensor, others: Tensor, where: Tensor) -> Tensor:
     """`images` with the values of `others` at the places `where`: `torch.where`, three times as fast.
 
@@ -149,4 +193,4 @@ def _check_probability(p: float) -> None:
         raise ValueError(f"p must be a probability, from 0 to 1, not {p}")
 
 
-Augmentation = Flip | PadAndCrop | ShiftScaleRotate | CoarseDropout
+Augmentation = Flip | PadAndCrop | ShiftScaleRotate | CoarseDropout | ColourJitter

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from itertools import product
 from multiprocessing import get_context
@@ -26,19 +26,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lessons_lib import optimizers as rules
 from lessons_lib._checks import check_whole_number
-from lessons_lib.augmentation import Flip, PadAndCrop
+from lessons_lib.augmentation import CoarseDropout, ColourJitter, Flip, PadAndCrop, ShiftScaleRotate, recoloured
 from lessons_lib.cifar10 import load_cifar10
-from lessons_lib.datasets import AugmentedBatches, Dataset, Pictures
+from lessons_lib.datasets import AugmentedBatches, Dataset, Pictures, Statistics
 from lessons_lib.downloads import FileUnavailable, replace_file
 from lessons_lib.landscape import loss_around, random_direction
 from lessons_lib.learning_rates import Constant, Cosine, OneCycle, Restarts, Schedule, Step, WarmUp
-from lessons_lib.recipes import Recipe, described
-from lessons_lib.resnet import Normalize
-from lessons_lib.training import evaluate, fit, machine
+from lessons_lib.mistakes import Answers, answers
+from lessons_lib.recipes import FAST, MEAN_COLOUR, Recipe, described
+from lessons_lib.resnet import Normalize, ResNet, normalized, without_shortcuts
+from lessons_lib.training import evaluate, fit, machine, mixed_precision
 
 Result = dict[str, Any]
 Results = dict[str, Result]
@@ -199,9 +200,127 @@ def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
+# --- one training by a recipe ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecipeRun:
+    """One training by a recipe, with the shortcuts of its blocks or without."""
+
+    recipe: Recipe
+    seed: int
+    shortcuts: bool = True
+
+    def asked(self) -> dict[str, Any]:
+        plain = {} if self.shortcuts else {"shortcuts": False}
+        return {"recipe": described(self.recipe), "seed": self.seed, **plain}
+
+
+def finished_recipe(run: RecipeRun, data: Dataset, device: torch.device | str = "cpu") -> Result:
+    """Train, and say how it went: columns of figures by epoch, and what it answers to the test pictures, as they are
+    and changed. The test pictures are read after each epoch too; nothing is chosen by them."""
+    recipe, size = run.recipe, 500 if torch.device(device).type == "cpu" else 2500
+    train, validation, test = (pictures.to(device) for pictures in (*data.split(recipe.validation), data.test))
+    statistics = _statistics(data, recipe.validation)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        resnet = ResNet(len(data.categories), width=recipe.width, blocks=recipe.blocks, dropout=recipe.dropout)
+    network = normalized(resnet, statistics.mean, statistics.std).to(device)
+    if not run.shortcuts:
+        without_shortcuts(network)
+    dtype = mixed_precision(torch.device(device)) if recipe.mixed_precision else torch.float32
+    rows = list[dict[str, float]]()
+
+    def note(history: list[dict[str, float]]) -> None:
+        score = evaluate(network, test.batches(size), dtype=dtype)
+        rows.append({**history[-1], "test_loss": score.loss, "test_accuracy": score.accuracy})
+
+    started, diverged = time.perf_counter(), False
+    try:
+        fit(
+            *(network, AugmentedBatches(train, recipe.batch_size, recipe.augmentation, run.seed), recipe),
+            validation=lambda: validation.batches(size),
+            seed=run.seed,
+            after_epoch=note,
+            progress=False,
+        )
+    except FloatingPointError:
+        diverged = True
+    columns = {name: [_rounded(row[name]) for row in rows] for name in (rows[0] if rows else {}) if name != "seconds"}
+    result: Result = {
+        "diverged": diverged,
+        "seconds": round(time.perf_counter() - started, 1),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+    if not diverged:
+        for name, pictures in {"train": _some(train), "validation": validation}.items():
+            score = evaluate(network, pictures.batches(size))
+            result[name] = {"loss": _rounded(score.loss), "accuracy": score.accuracy}
+        alone, mirrored = (answers(network, test.batches(size), flip=flip) for flip in (False, True))
+        result["test"] = {**_of_answers(alone), "accuracy_with_mirrored": mirrored.accuracy}
+        result["changed"] = {
+            name: evaluate(network, ((change(images), labels) for images, labels in test.batches(size))).accuracy
+            for name, change in CHANGES.items()
+        }
+    return {**result, "history": columns}
+
+
+def _turned(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    return transforms.rotate(images, 15, InterpolationMode.BILINEAR, fill=list(MEAN_COLOUR))
+
+
+def _blurred(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms
+
+    return transforms.gaussian_blur(images, [5, 5], [0.8, 0.8])
+
+
+def _middle_covered(images: Tensor) -> Tensor:
+    changed = images.clone()
+    changed[:, :, 8:24, 8:24] = images.new_tensor(MEAN_COLOUR).view(3, 1, 1)
+    return changed
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "grey": partial(recoloured, strength=0.0),
+    "hues turned by a quarter": partial(recoloured, turn=0.25),
+    "hues turned by half": partial(recoloured, turn=0.5),
+    "turned by 15 degrees": _turned,
+    "blurred": _blurred,
+    "middle covered": _middle_covered,
+}
+"""What is done to test pictures to see what a network relies on."""
+
+
+def _of_answers(found: Answers) -> dict[str, Any]:
+    calibration = found.calibration()
+    return {
+        "loss": _rounded(found.loss),
+        "accuracy": found.accuracy,
+        "confusion": found.confusion().tolist(),
+        "calibration": {
+            "pictures": calibration.pictures.tolist(),
+            "confidence": [_rounded(value) for value in calibration.confidence.nan_to_num().tolist()],
+            "accuracy": [_rounded(value) for value in calibration.accuracy.nan_to_num().tolist()],
+            "error": _rounded(calibration.error),
+            "temperature": _rounded(found.best_temperature()),
+        },
+    }
+
+
+@cache
+def _statistics(data: Dataset, validation: int) -> Statistics:
+    """Of what is left to learn from: the same for many trainings."""
+    return data.split(validation)[0].statistics()
+
+
 # --- comparisons ----------------------------------------------------------------------------------------------------
 
-Wave = dict[str, Run]
+AnyRun = Run | RecipeRun
+Wave = dict[str, AnyRun]
 """Trainings by name, none of which depends on another's result."""
 Comparison = Callable[[Results], Iterator[Wave]]
 """Waves of trainings; which come next may depend on the results of those before."""
@@ -241,7 +360,7 @@ def race(entries: Mapping[str, tuple[Make, Sequence[float]]], results: Results) 
     """Of each entry, which comes with its rates, a trial at each with seed 0, and the next beyond while the best is
     the first or the last; then three seeds at the best. What counts is the accuracy on the validation pictures."""
     tried = {name: list(rates) for name, (_, rates) in entries.items()}
-    wave = {_trial(name, rate): make(rate, 0) for name, (make, rates) in entries.items() for rate in rates}
+    wave: Wave = {_trial(name, rate): make(rate, 0) for name, (make, rates) in entries.items() for rate in rates}
     while wave:
         yield wave
         wave = {}
@@ -379,6 +498,51 @@ def learning_rates(results: Results) -> Iterator[Wave]:
     yield wave
 
 
+# The recipe `fast` at half of its width, and what is less or more than in that.
+INGREDIENTS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no flip": {"augmentation": FAST.augmentation[:1] + FAST.augmentation[2:]},
+    "no crop": {"augmentation": FAST.augmentation[1:]},
+    "no cutout": {"augmentation": FAST.augmentation[:2]},
+    "no augmentation": {"augmentation": ()},
+    "no weight decay": {"l2": 0.0},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no shortcuts": {},
+    "colour jitter": {"augmentation": (ColourJitter(0.1, 0.5), *FAST.augmentation)},
+    "width 64": {"width": 64},
+    "no Nesterov": {"nesterov": False},
+    # Momentum makes steps 1 / (1 - 0.9) = 10 times as long.
+    "no momentum": {"momentum": 0.0, "nesterov": False, "schedule": OneCycle(2.0, peak_at=0.25)},
+    "no climb": {"schedule": Cosine(0.2)},
+    **{f"no fall, rate {rate:g}": {"schedule": Constant(rate)} for rate in (0.02, 0.05, 0.1)},
+    "cutout 16": {"augmentation": (*FAST.augmentation[:2], CoarseDropout(size=16, fill=MEAN_COLOUR))},
+    "shift-scale-rotate": {"augmentation": (ShiftScaleRotate(), *FAST.augmentation)},
+    "strong colour jitter": {"augmentation": (ColourJitter(0.5, 1.0), *FAST.augmentation)},
+    "width 16": {"width": 16},
+    "10 epochs": {"epochs": 10},
+    "40 epochs": {"epochs": 40},
+}
+# What differs by less than seeds do needs several of them; what differs by far shows with one.
+INGREDIENT_SEEDS = dict(zip(INGREDIENTS, [3] * 10 + [2] * 8 + [1] * 4, strict=True))
+DEPTHS = (8, 20, 32, 56)
+
+
+def cifar_resnet(results: Results) -> Iterator[Wave]:
+    """Chapter 10: what each ingredient of a recipe buys; and chains of convolutions with and without shortcuts."""
+    base = replace(FAST, width=32)
+    wave: Wave = {}
+    for name, change in INGREDIENTS.items():
+        for seed in SEEDS[: INGREDIENT_SEEDS[name]]:
+            run = RecipeRun(replace(base, **change), seed, shortcuts=name != "no shortcuts")
+            wave[f"ingredients | {name} | seed {seed}"] = run
+    for depth, shortcuts, seed in product(DEPTHS, (False, True), SEEDS[:2]):
+        # Three stages of blocks with two convolutions each, a stem and a head (He et al., 2016).
+        thin = replace(base, width=16, blocks=((depth - 2) // 6,) * 3, epochs=10, label_smoothing=0.0)
+        name = f"depth | {'residual' if shortcuts else 'plain'} | {depth} | seed {seed}"
+        wave[name] = RecipeRun(thin, seed, shortcuts=shortcuts)
+    yield wave
+
+
 def rate_of(results: Results, name: str) -> float:
     """The rate that was the best for an entry of a race: that of its three seeds."""
     tried = tries(results, name)
@@ -397,11 +561,15 @@ def tries(results: Results, name: str) -> dict[float, float]:
 
 
 def of_seeds(results: Results, name: str) -> list[dict[str, Any]]:
-    """What an entry's seeds have found, at the best of its rates."""
-    return [results[f"{name} | seed {seed}"] for seed in SEEDS]
+    """What an entry's seeds have found, at the best of its rates if it has several."""
+    return [results[key] for seed in SEEDS if (key := f"{name} | seed {seed}") in results]
 
 
-COMPARISONS: dict[str, Comparison] = {"optimizers": optimizers, "learning_rates": learning_rates}
+COMPARISONS: dict[str, Comparison] = {
+    "optimizers": optimizers,
+    "learning_rates": learning_rates,
+    "cifar_resnet": cifar_resnet,
+}
 
 
 RECORDS = resources.files("lessons_lib") / "recorded" / "comparisons"
@@ -466,7 +634,7 @@ def _hands(
 ) -> Iterator[Callable[[Wave], Iterator[tuple[str, Result]]]]:
     """What runs a wave, and gives each result as soon as it is there."""
     if workers == 1:
-        yield lambda wave: ((key, finished(run, data, device)) for key, run in wave.items())
+        yield lambda wave: ((key, _finished(run, data, device)) for key, run in wave.items())
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (data, device))
 
@@ -486,11 +654,16 @@ _HERE: dict[str, Any] = {}  # what every training of a worker begins with
 
 def _prepare(data: Dataset, device: torch.device | str) -> None:
     torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True  # all batches have the same size: the fastest way is worth looking for
     _HERE.update(data=data, device=device)
 
 
-def _finished_here(run: Run) -> Result:
-    return finished(run, **_HERE)
+def _finished_here(run: AnyRun) -> Result:
+    return _finished(run, **_HERE)
+
+
+def _finished(run: AnyRun, data: Dataset, device: torch.device | str) -> Result:
+    return finished(run, data, device) if isinstance(run, Run) else finished_recipe(run, data, device)
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
@@ -502,7 +675,7 @@ def _write(record: dict[str, Any], out: Path) -> None:
 
 def told(result: Result) -> str:
     if result["diverged"]:
-        return f"no number any more after {len(result['history'])} epochs"
+        return "no number any more"
     return (
         f"loss {result['train']['loss']:.3f}, validation {result['validation']['accuracy']:.2%}, "
         f"{result['seconds']:.0f} s"

@@ -88,6 +88,20 @@ class BasicBlock(nn.Module):
         return activation
 
 
+def without_shortcuts(network: nn.Module) -> nn.Module:
+    """`network` itself, changed for good: what was added to a block's convolutions is left out, and a plain chain of
+    convolutions remains (He et al., 2016: a plain network)."""
+    for module in network.modules():
+        if isinstance(module, BasicBlock):
+            module.shortcut = _Nothing()
+    return network
+
+
+class _Nothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+
 class Normalize(nn.Module):
     """Bring pictures (N, 3, H, W) in [0, 1] to the mean 0 and deviation 1 a network was trained with."""
 

@@ -266,7 +266,6 @@ class Score(NamedTuple):
     pictures: int
 
 
-@torch.no_grad()
 def evaluate(
     network: nn.Module, batches: Iterable[Batch], *, flip: bool = False, dtype: torch.dtype = torch.float32
 ) -> Score:
@@ -274,26 +273,36 @@ def evaluate(
 
     Raises ValueError where there is no picture.
     """
+    loss, right, count = 0.0, 0, 0
+    for logits, labels in answered(network, batches, flip=flip, dtype=dtype):
+        # A sum, since the last batch may be smaller than the others.
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        right += int((logits.argmax(dim=1) == labels).sum())
+        count += len(labels)
+    return Score(loss / count, right / count, count)
+
+
+def answered(
+    network: nn.Module, batches: Iterable[Batch], *, flip: bool, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of each batch, in eval mode and without gradients. Raises ValueError where there is none."""
     was_training = network.training
     device = next((parameter.device for parameter in network.parameters()), None)
     network.eval()
-    loss, right, count = 0.0, 0, 0
+    count = 0
     try:
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
-            with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            with torch.no_grad(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
                 logits = network(images).float()
                 if flip:
                     logits = (logits + network(images.flip(3)).float()) / 2
-            # A sum, since the last batch may be smaller than the others.
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            right += int((logits.argmax(dim=1) == labels).sum())
             count += len(labels)
+            yield logits, labels
     finally:
         network.train(was_training)
     if count == 0:
         raise ValueError("batches holds no picture: nothing has no accuracy")
-    return Score(loss / count, right / count, count)
 
 
 # --- a run ----------------------------------------------------------------------------------------------------------
