@@ -32,7 +32,8 @@ WIDTH = 6.0  # inches; with 12 pt type, still readable when a phone shows the fi
 _DPI = 96
 _BAR = 0.7  # inches that a colour bar takes at least; with a label it is a little more
 _ROW = 12  # pictures: more of them in a line would be too small to see on a phone
-_PALETTE_SUFFICES = 4096  # colours: above that there is a photograph, which 256 of them would spoil
+_PALETTE_SUFFICES = 4096  # colours: above that there is a photograph, which 256 of them might spoil
+_PALETTE_ERROR = 6.0  # grey levels of 255, root mean square: not seen in small pictures enlarged
 _STYLE: Any = {
     "font.size": 12,
     "axes.titlesize": 12,
@@ -363,7 +364,8 @@ def _map(values: Tensor, *, signed: bool) -> np.ndarray:
 def _compressed(png: bytes) -> dict[str, bytes]:
     """A figure of few colours as a palette PNG, one with photographs as a JPEG: a fraction of the bytes.
 
-    Many colours in large even squares, such as drawn weights, are smaller as they are, and free of a JPEG's smear.
+    Many colours in large even squares, such as drawn weights or small pictures, are smaller as a PNG, and free of a
+    JPEG's smear; with a palette, where one of 256 colours comes near enough.
     """
     from PIL import Image
 
@@ -372,8 +374,16 @@ def _compressed(png: bytes) -> dict[str, bytes]:
     if image.getcolors(_PALETTE_SUFFICES) is None:
         # Colours at half the resolution, which is still that of the page.
         image.save(file, "jpeg", quality=72, subsampling=2, optimize=True, progressive=True)
-        if len(png) <= len(file.getvalue()):
-            return {"image/png": png}
-        return {"image/jpeg": file.getvalue()}
+        jpeg = file.getvalue()
+        if len(png) < 2 * len(jpeg):  # large even squares: worth a try
+            few = image.quantize(256, kmeans=2, dither=Image.Dither.NONE)
+            apart = np.asarray(few.convert("RGB"), float) - np.asarray(image, float)
+            file = BytesIO()
+            few.save(file, "png", optimize=True)
+            if np.sqrt((apart**2).mean()) > _PALETTE_ERROR:
+                file = BytesIO(png)
+            if len(file.getvalue()) <= len(jpeg):
+                return {"image/png": file.getvalue()}
+        return {"image/jpeg": jpeg}
     image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return {"image/png": file.getvalue()}

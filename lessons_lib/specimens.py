@@ -134,11 +134,12 @@ class Specimen:
         return f"Specimen({self.name!r}, {self.weights.name}, {len(self.categories)} categories)"
 
 
-def load_specimen(name: str | None = None, *, network: str | None = None) -> Specimen:
+def load_specimen(name: str | None = None, *, usual: str = "imagenet", network: str | None = None) -> Specimen:
     """Open a specimen and print one line that says which, with which weights, from where.
 
-    Without a `name`: the one LESSONS_SPECIMEN names, else "imagenet" where its weights are at hand or can be
-    downloaded, else "shapes", and then it says so. `network` names one of torchvision's classifiers for "imagenet"
+    Without a `name`: the one LESSONS_SPECIMEN names, else the `usual` one of the chapter, "imagenet" where its weights
+    are at hand or can be downloaded, or "cifar10" where CIFAR-10 is at hand; else "shapes", and then it says so.
+    `network` names one of torchvision's classifiers for "imagenet"
     (AlexNet, VGG, ResNet and their like); its `layers` are its outermost modules that convolve, wherever their ReLU is.
     Raises ValueError for an unknown name, FileUnavailable where a specimen asked for by name cannot be had.
     """
@@ -146,6 +147,8 @@ def load_specimen(name: str | None = None, *, network: str | None = None) -> Spe
     if asked is not None and asked not in _SPECIMENS:
         source = "name" if name is not None else "LESSONS_SPECIMEN"
         raise ValueError(f"{source} {asked!r} is not a specimen: choose one of {', '.join(_SPECIMENS)}")
+    if usual not in _USUAL:
+        raise ValueError(f"usual must be one of {', '.join(_USUAL)}, not {usual!r}")
     if network is not None and asked not in (None, "imagenet"):
         raise ValueError(f"network {network!r} goes with the specimen 'imagenet', not with {asked!r}")
     # New networks draw random weights before they get theirs: a chapter's own random numbers must not shift by that.
@@ -155,12 +158,12 @@ def load_specimen(name: str | None = None, *, network: str | None = None) -> Spe
         elif asked is not None:
             specimen = _SPECIMENS[asked]()
         else:
-            specimen = _imagenet_or_shapes()
+            specimen = _USUAL[usual]()
     weights = specimen.weights
     origin = f"sha256 {weights.sha256[:8]}, from {weights.found}"
     print(f"Specimen: {specimen.name}. Network: {weights.name}. Weights: {origin}.")
     if name is None and specimen.name == "shapes":
-        print("The pictures of the book show the specimen imagenet: yours will differ, what they teach will not.")
+        print(f"The pictures of the book show the specimen {usual}: yours will differ, what they teach will not.")
     _opened.append(
         {"specimen": specimen.name, "name": weights.name, "source": weights.source, "sha256": weights.sha256}
     )
@@ -377,6 +380,20 @@ def _cifar10() -> Specimen:
         _draw=draw,
         _scenes=scenes,
     )
+
+
+def _cifar10_or_shapes() -> Specimen:
+    from . import cifar10
+
+    try:
+        cifar10.load_cifar10(download=False)
+    except FileUnavailable:
+        print(
+            "CIFAR-10 is not at hand: this runs on the specimen shapes instead. "
+            "`lessons_lib.cifar10.load_cifar10()` downloads it, 170 MB; then restart."
+        )
+        return _shapes()
+    return _cifar10()
 
 
 def _drawn_from(pictures: Pictures, count: int, seed: int) -> Tensor:
@@ -688,3 +705,5 @@ _SPECIMENS: Mapping[str, Callable[[], Specimen]] = {
     "cifar10": _cifar10,
     "imagenet-shuffled": _imagenet_shuffled,
 }
+# What stands in for a specimen that cannot be had is `shapes`, which always can.
+_USUAL: Mapping[str, Callable[[], Specimen]] = {"imagenet": _imagenet_or_shapes, "cifar10": _cifar10_or_shapes}

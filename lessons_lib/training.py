@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,9 @@ def fit(
             network.train()
             # The sum of the losses, how many were right, and of how many.
             seen = torch.zeros(3, dtype=torch.float64, device=state.device)
-            bar = tqdm(islice(batches, steps), f"epoch {epoch + 1}", steps, unit="batch", disable=not progress)
+            # Shown unless TQDM_DISABLE says otherwise, as tqdm has it.
+            quiet: dict[str, bool] = {} if progress else {"disable": True}
+            bar = tqdm(islice(batches, steps), f"epoch {epoch + 1}", steps, unit="batch", **quiet)
             for step, (images, labels) in enumerate(bar):
                 seen += state.step(images, labels, recipe.schedule(epoch * steps + step, recipe.epochs * steps))
                 if (step + 1) % 20 == 0 or step + 1 == steps:  # not at each: a look makes a GPU wait
@@ -452,6 +455,15 @@ def machine(device: torch.device) -> dict[str, Any]:
         return {"processor": torch.cuda.get_device_name(device), "processes": _processes()}
     name = _abilities().get("cpu_name") or platform.processor() or platform.machine()
     return {"processor": name, "threads": torch.get_num_threads(), "processes": _processes()}
+
+
+def recorded_run(name: str) -> dict[str, Any]:
+    """What a run on record found: its `settings`, `history`, `test`, and on which `copy` of the data and `machine`."""
+    record = resources.files("lessons_lib") / "recorded" / "training" / f"{name}.json"
+    if not record.is_file():
+        raise ValueError(f"no run {name!r} is on record")
+    found: dict[str, Any] = json.loads(record.read_text("utf-8"))
+    return found
 
 
 def _process() -> int:

@@ -148,7 +148,16 @@ def test_imports_run_one_way() -> None:
         },
         {
             *("filters", "activations", "maximization", "_local_change", "saliency", "gradcam", "fooling"),
-            *("optimizers", "surfaces", "learning_rates", "landscape", "recipes", "training", "comparisons"),
+            *(
+                "optimizers",
+                "surfaces",
+                "learning_rates",
+                "landscape",
+                "recipes",
+                "training",
+                "mistakes",
+                "comparisons",
+            ),
         },
         {"plots", "interactive"},
         {"exercises"},

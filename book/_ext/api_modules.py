@@ -40,6 +40,7 @@ READING_ORDER = (
     "landscape",
     "recipes",
     "training",
+    "mistakes",
     "comparisons",
     "trust",
     "plots",

@@ -16,18 +16,22 @@ import platform
 import sys
 import time
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import notebooks
+import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell
+from PIL import Image
 
 from lessons_lib.downloads import FileUnavailable, obtain
 from lessons_lib.specimens import SQUEEZENET_FILE
 
 CELL_TIMEOUT_S = 300
+LIKENESS = 1.0  # grey levels of 255, root mean square, by which a lighter figure may differ: nobody sees that
 FOLDERS = ("LESSONS_DATA", "LESSONS_HOME")
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-image", "lessons_lib")
 # Runs in the chapter's own kernel behind its last cell: only the kernel knows which specimen it opened.
@@ -52,6 +56,7 @@ def execute(path: Path, specimen: str, *, long: bool = False) -> tuple[Any, list
     start = time.perf_counter()
     # Strict: a solution that its own check refuses must not get into the book.
     settings = {"LESSONS_SPECIMEN": specimen, "LESSONS_STRICT": "1", "LESSONS_LONG": "1" if long else "0"}
+    settings["TQDM_DISABLE"] = "1"  # bars are widgets, and move only with a kernel
     # A kernel runs in its chapter's folder, and a path in a setting is meant from here.
     folders = {name: str(Path(os.environ[name]).resolve()) for name in FOLDERS if os.environ.get(name)}
     client.execute(env=os.environ | folders | settings)
@@ -80,6 +85,8 @@ def store(notebook: Any, opened: list[dict[str, str]], seconds: float, path: Pat
             live = "live" in cell.metadata.get("tags", [])
             cell.outputs = [] if live else _joined(cell.outputs)
         for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _lighter(output.data["image/png"])
             for kind, details in output.get("metadata", {}).items():
                 if kind.startswith("image/") and details.get("alt"):
                     image = {"alt": details["alt"], "width": f"{details['width']}px"}
@@ -117,6 +124,20 @@ def _write_cover(cell: Any, path: Path) -> None:
     (covers / f"{path.name[:2]}.{suffix}").write_bytes(base64.b64decode(data[kind]))
 
 
+def _lighter(png: str) -> str:
+    """The same figure, in base64, with as few colours as it takes: lines and letters need not have 256."""
+    content = base64.b64decode(png)
+    image = Image.open(BytesIO(content)).convert("RGB")
+    pixels = np.asarray(image, float)
+    for colours in (32, 64, 128):
+        few = image.quantize(colours, kmeans=1, dither=Image.Dither.NONE)
+        if np.sqrt(((np.asarray(few.convert("RGB"), float) - pixels) ** 2).mean()) <= LIKENESS:
+            file = BytesIO()
+            few.save(file, "png", optimize=True)
+            return base64.b64encode(min(content, file.getvalue(), key=len)).decode()
+    return png
+
+
 def _joined(outputs: list[Any]) -> list[Any]:
     """Neighbouring pieces of one stream as one: where the kernel cuts a stream is a matter of chance."""
     joined: list[Any] = []
@@ -152,7 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
         if current and not options.check and not options.chapter:
             print(f"{path.name}: nothing has changed")
             continue
-        specimen = options.specimen or notebooks.wanted_specimen(before)
+        wanted = notebooks.wanted_specimen(before)
+        specimen = options.specimen or wanted
+        if specimen.startswith("imagenet") and wanted != "imagenet":
+            specimen = wanted  # a chapter of another specimen has nothing to say of this one
         try:
             notebook, opened, seconds = execute(path, specimen, long=not options.check)
         except (CellExecutionError, WrongSpecimen, TimeoutError) as error:

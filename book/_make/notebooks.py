@@ -62,7 +62,7 @@ def fingerprint(notebook: Notebook, library: Path = LIBRARY) -> str:
     """A hash of the code cells and of every module of `lessons_lib` they reach; comments and docstrings aside.
 
     The weights in the package count too, where the notebook shows a specimen that they belong to, and every record that
-    its cells read, as `recorded("name")` or by its path.
+    its cells read, as `recorded("name")`, `recorded_run("name")` or by its path.
     """
     sources = [_without_magics(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
     digest = hashlib.sha256()
@@ -74,7 +74,8 @@ def fingerprint(notebook: Notebook, library: Path = LIBRARY) -> str:
         for data in sorted(library.glob("*.txt")):  # the names of categories, for instance
             if data.name in text:
                 digest.update(data.read_bytes() + b"\0")
-    records = {name.rpartition("/")[2] for name in re.findall(r'\brecorded(?:\("|/)([\w/]+)', "\n".join(sources))}
+    named = re.findall(r'\brecorded(?:_run)?(?:\("|/)([\w/]+)', "\n".join(sources))
+    records = {name.rpartition("/")[2] for name in named}
     for record in sorted((library / "recorded").rglob("*.json")):
         if record.stem in records:
             digest.update(record.read_bytes() + b"\0")
