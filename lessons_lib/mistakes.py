@@ -110,5 +110,6 @@ def answers(
     network: nn.Module, batches: Iterable[Batch], *, flip: bool = False, dtype: torch.dtype = torch.float32
 ) -> Answers:
     """What `network` answers to `batches` of (images, labels), as `evaluate` reads them; on the CPU."""
+    # `answered` raises where there is no batch, so that there is something to unpack.
     logits, labels = zip(*answered(network, batches, flip=flip, dtype=dtype), strict=True)
     return Answers(torch.cat(logits).cpu(), torch.cat(labels).cpu())

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lessons_lib.augmentation import Augmentation, CoarseDropout, Flip, PadAndCrop, ShiftScaleRotate
+from lessons_lib.augmentation import (
+    Augmentation,
+    CoarseDropout,
+    ColourJitter,
+    Flip,
+    PadAndCrop,
+    ShiftScaleRotate,
+    recoloured,
+)
 
 EACH: list[Augmentation] = [
     Flip(),
@@ -17,6 +25,7 @@ EACH: list[Augmentation] = [
     PadAndCrop(3, fill=None),
     ShiftScaleRotate(),
     CoarseDropout(5, holes=2),
+    ColourJitter(),
 ]
 
 
@@ -56,7 +65,10 @@ def test_pictures_of_a_batch_get_draws_of_their_own(augment: Augmentation) -> No
         assert len(made.unique(dim=0)) > 10
 
 
-@pytest.mark.parametrize("augment", [Flip(p=0), ShiftScaleRotate(p=0), CoarseDropout(4, p=0), PadAndCrop(0)])
+@pytest.mark.parametrize(
+    "augment",
+    [Flip(p=0), ShiftScaleRotate(p=0), CoarseDropout(4, p=0), PadAndCrop(0), ColourJitter(p=0), ColourJitter(0, 0)],
+)
 def test_what_never_happens_changes_nothing(augment: Augmentation) -> None:
     images = pictures()
     torch.testing.assert_close(augment(images, seeded()), images, rtol=0, atol=1e-5)
@@ -173,6 +185,53 @@ def test_coarse_dropout_happens_with_its_probability() -> None:
     assert 240 < changed < 360
 
 
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+
+
+def muted(count: int = 20) -> Tensor:
+    """Near enough to grey that no change of hue leaves [0, 1]."""
+    return 0.5 + 0.2 * (pictures(count) - 0.5)
+
+
+def test_recolouring_keeps_luma_and_half_a_turn_twice_is_none() -> None:
+    images = muted()
+    for turn, strength in ((0.1, 1.0), (0.5, 1.5), (-0.25, 0.3)):
+        made = recoloured(images, turn, strength)
+        torch.testing.assert_close((made * LUMA).sum(1), (images * LUMA).sum(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(recoloured(recoloured(images, 0.5), 0.5), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(recoloured(images), images, rtol=0, atol=1e-6)
+
+
+def test_without_strength_a_picture_is_grey_with_its_own_luma() -> None:
+    images = pictures()
+    grey = recoloured(images, strength=0.0)
+    torch.testing.assert_close(grey, (images * LUMA).sum(1, keepdim=True).expand_as(images), rtol=0, atol=1e-5)
+
+
+def test_grey_stays_grey_whatever_is_done_to_hues() -> None:
+    grey = pictures().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(recoloured(grey, 0.3, 1.7), grey, rtol=0, atol=1e-5)
+
+
+def test_half_a_turn_makes_the_complement_in_the_plane_of_colours() -> None:
+    """What is left of luma changes its sign."""
+    images = muted()
+    luma = (images * LUMA).sum(1, keepdim=True)
+    torch.testing.assert_close(recoloured(images, 0.5) - luma, luma - images, rtol=0, atol=1e-5)
+
+
+def test_colour_jitter_stays_within_its_limits_and_reaches_them() -> None:
+    """The plane of one colour tells by how much each picture was turned, and how much stronger it became."""
+    colour = torch.tensor([0.55, 0.5, 0.45]).view(1, 3, 1, 1).expand(4000, -1, 2, 2)
+    made = ColourJitter(hue=0.1, saturation=0.4)(colour, seeded())[:, :, 0, 0].double()
+    to_plane = torch.tensor([[0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64)
+    before, after = colour[0, :, 0, 0].double() @ to_plane.T, made @ to_plane.T
+    strength = after.norm(dim=1) / before.norm()
+    turn = (torch.atan2(after[:, 1], after[:, 0]) - torch.atan2(before[1], before[0])) / (2 * math.pi)
+    assert 0.6 - 1e-4 <= strength.min() < 0.61 and 1.39 < strength.max() <= 1.4 + 1e-4
+    assert -0.1 - 1e-4 <= turn.min() < -0.098 and 0.098 < turn.max() <= 0.1 + 1e-4
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -181,6 +240,8 @@ def test_coarse_dropout_happens_with_its_probability() -> None:
         (lambda: ShiftScaleRotate(scale=1.0), "scale must be 0 or more and below 1, not 1.0"),
         (lambda: CoarseDropout(0), "size and holes must be 1 or more, not 0 and 1"),
         (lambda: PadAndCrop(-1), "padding must be 0 or more, not -1"),
+        (lambda: ColourJitter(hue=0.6), "hue must lie in"),
+        (lambda: ColourJitter(saturation=2.0), "saturation in"),
     ],
 )
 def test_an_augmentation_that_cannot_be_is_refused(make: Any, words: str) -> None:

@@ -8,16 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import figures
 import nbformat
 import notebooks
+import numpy as np
 import pytest
 import student
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from lessons_lib.exercises import all_exercises
 from lessons_lib.exercises.diagnosis import STUB
@@ -42,7 +45,7 @@ def test_a_chapter_keeps_the_shape_all_chapters_share(path: Path) -> None:
     assert "colab.research.google.com" in cells[1].source
     assert "remove-cell" in cells[1].metadata.tags
     assert "setup" in code[0].metadata.tags
-    assert "load_specimen()" in code[0].source
+    assert re.search(r"\bload_specimen\((usual=|\))", code[0].source)
     first_figure = next(i for i, c in enumerate(code) if any(output_kinds(c)))
     assert first_figure < 3
     shown = [
@@ -304,7 +307,10 @@ def test_new_weights_make_the_outputs_of_their_specimen_stale(library: Path) -> 
     assert after[1] != before[1]
 
 
-@pytest.mark.parametrize("cell", ['recorded("race")', 'open("recorded/race.json")', 'open("recorded/cars/race.json")'])
+@pytest.mark.parametrize(
+    "cell",
+    ['recorded("race")', 'recorded_run("race")', 'open("recorded/race.json")', 'open("recorded/cars/race.json")'],
+)
 def test_a_new_record_makes_the_outputs_that_show_it_stale(library: Path, cell: str) -> None:
     record = library / "recorded" / "cars" / "race.json"
     record.parent.mkdir(parents=True)
@@ -411,6 +417,39 @@ def test_a_run_on_the_wrong_specimen_is_refused(opened: list[dict[str, str]]) ->
     with pytest.raises(figures.WrongSpecimen, match="was to run on 'imagenet'"):
         figures.expect_specimen(opened, "imagenet")
     figures.expect_specimen([{"specimen": "imagenet"}, {"specimen": "shapes"}], "imagenet")
+
+
+def test_a_chapter_of_another_specimen_runs_on_its_own_instead_of_imagenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = chapter_with(tmp_path, OPEN)
+    notebook = notebooks.read(path)
+    notebook.metadata["specimen"] = "shapes-tagged"
+    notebooks.write(notebook, path)
+    monkeypatch.setattr(notebooks, "chapters", lambda number: [path])
+    for asked, ran in (("imagenet", "shapes-tagged"), ("imagenet-shuffled", "shapes-tagged"), ("shapes", "shapes")):
+        assert figures.main(["--check", "--specimen", asked]) == 0
+        assert f"ran on {ran} in" in capsys.readouterr().out
+
+
+def test_a_figure_is_stored_with_as_few_colours_as_it_takes(tmp_path: Path) -> None:
+    path = chapter_with(
+        tmp_path,
+        OPEN,
+        "from lessons_lib.plots import subplots\nfigure, axes = subplots(alt='A line.')\naxes.plot([0, 1])\nfigure",
+        "from lessons_lib.plots import image_grid\nimport torch\n"
+        "weights = torch.rand(96, 3, 7, 7)\nimage_grid(weights, alt='Weights.', columns=12)",
+    )
+    notebook, opened, seconds = figures.execute(path, "shapes")
+    exact = [cell.outputs[-1].data["image/png"] for cell in notebook.cells[1:]]
+    figures.store(notebook, opened, seconds, path)
+    line, weights = (cell.outputs[-1].data["image/png"] for cell in notebooks.read(path).cells[1:])
+    assert len(line) < len(exact[0])
+    before, after = (
+        np.asarray(Image.open(BytesIO(base64.b64decode(png))).convert("RGB"), float) for png in (exact[0], line)
+    )
+    assert np.sqrt(((after - before) ** 2).mean()) <= figures.LIKENESS
+    assert weights.split() == exact[1].split(), "of many colours none may be lost"
 
 
 def test_a_chapter_that_insists_on_another_specimen_fails_the_run(tmp_path: Path) -> None:

@@ -123,6 +123,20 @@ def test_weights_drawn_large_keep_their_exact_colours() -> None:
     assert any(max(abs(a - b) for a, b in zip(exact, colour, strict=True)) <= 1 for colour in colours)
 
 
+def test_small_pictures_enlarged_have_a_palette_and_hardly_other_colours() -> None:
+    """Exact they weigh twice as much, and a JPEG of their squares weighs more still."""
+    cat = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None] / 255
+    crops = [cat[..., :300, 30 * k : 30 * k + 300] for k in range(5)]
+    small = torch.cat([torch.nn.functional.interpolate(crop, size=32, mode="area") for crop in crops])
+    image, _ = shown(image_grid(small, alt="parts of a cat", columns=5))
+    assert (image.format, image.mode) == ("PNG", "P")
+    middle = image.convert("RGB").crop((0, 0, image.width // 5, image.height))
+    colours = torch.tensor([colour for _, colour in middle.getcolors(10**6)], dtype=torch.float32)
+    exact = 255 * small[0].flatten(1).T
+    nearest = torch.cdist(exact, colours).amin(dim=1)
+    assert nearest.square().mean().sqrt() < 10
+
+
 def test_figures_stand_on_white_in_every_theme() -> None:
     image, _ = shown(subplots(alt="empty")[0])
     assert image.convert("RGBA").getpixel((2, 2)) == (255, 255, 255, 255)

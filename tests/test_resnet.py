@@ -5,7 +5,7 @@ import torch
 import torchinfo
 from torch import Tensor, nn
 
-from lessons_lib.resnet import BasicBlock, Normalize, ResNet, normalized, shapes_network
+from lessons_lib.resnet import BasicBlock, Normalize, ResNet, normalized, shapes_network, without_shortcuts
 
 
 def parameters(module: nn.Module) -> int:
@@ -103,6 +103,27 @@ def test_a_block_without_a_correction_passes_its_input_on() -> None:
     nn.init.zeros_(block.norm2.weight)
     x = torch.rand(2, 5, 6, 6)
     assert torch.equal(block(x), x)
+
+
+def test_without_shortcuts_a_block_is_its_convolutions_alone_and_the_network_the_same() -> None:
+    torch.manual_seed(0)
+    network = ResNet(4, width=4, blocks=(2, 1)).eval()
+    names = set(dict(network.named_parameters()))
+    x = torch.rand(2, 4, 6, 6)
+    for block in (network.stage1[0], network.stage1[1], network.stage2[0]):  # type: ignore[index,operator]
+        plain = torch.relu(block.norm2(block.conv2(torch.relu(block.norm1(block.conv1(x))))))
+        with_shortcut = torch.relu(
+            block.norm2(block.conv2(torch.relu(block.norm1(block.conv1(x))))) + block.shortcut(x)
+        )
+        assert torch.equal(block(x), with_shortcut)
+        assert not torch.equal(with_shortcut, plain)
+    assert without_shortcuts(network) is network
+    for block in (network.stage1[0], network.stage1[1], network.stage2[0]):  # type: ignore[index,operator]
+        plain = torch.relu(block.norm2(block.conv2(torch.relu(block.norm1(block.conv1(x))))))
+        assert torch.equal(block(x), plain)
+    assert network(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+    # Only what projected the input is gone.
+    assert {name for name in names - set(dict(network.named_parameters())) if "shortcut" not in name} == set()
 
 
 def test_normalize_gives_its_own_mean_zero_and_one_deviation_more_one() -> None:

@@ -223,6 +223,20 @@ def test_without_weights_and_network_the_fallback_is_opened_and_says_so(
     assert "The pictures of the book show the specimen imagenet" in told
 
 
+def test_the_usual_specimen_of_a_chapter_is_cifar10_only_where_its_pictures_are_at_hand(
+    no_network: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_specimen(usual="cifar10").name == "shapes"
+    told = capsys.readouterr().out
+    assert "CIFAR-10 is not at hand" in told
+    assert "The pictures of the book show the specimen cifar10" in told
+    monkeypatch.setenv("LESSONS_SPECIMEN", "cifar10")
+    assert load_specimen(usual="cifar10").name == "cifar10"
+    assert load_specimen("shapes", usual="cifar10").name == "shapes"
+    with pytest.raises(ValueError, match="usual must be one of imagenet, cifar10, not 'photographs'"):
+        load_specimen(usual="photographs")
+
+
 def test_a_specimen_asked_for_by_name_is_never_replaced(no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileUnavailable):
         load_specimen("imagenet")

@@ -25,7 +25,7 @@ from lessons_lib.learning_rates import Constant, OneCycle
 from lessons_lib.recipes import RECIPES, Recipe
 from lessons_lib.resnet import ResNet, shapes_network
 from lessons_lib.shapes import generate
-from lessons_lib.training import evaluate, fit, half_size, main, material, mixed_precision, train
+from lessons_lib.training import evaluate, fit, half_size, main, material, mixed_precision, recorded_run, train
 
 WEIGHTS = Path(training.__file__).parent / "weights"
 SHIPPED = WEIGHTS / "shapes.safetensors"
@@ -681,3 +681,12 @@ def test_the_shipped_accuracies_are_those_of_networks_that_trust_the_thing_and_t
     assert tagged["shortcut"] == {"kind": "tag", "rate": 1.0}
     assert tagged["held_out_accuracy_with_it"] > 0.95
     assert tagged["held_out_accuracy_where_it_is_random"] < tagged["held_out_accuracy"] < 0.6
+
+
+# --- what is on record ----------------------------------------------------------------------------------------------
+
+
+def test_a_recorded_run_is_handed_out_by_its_name_and_no_other() -> None:
+    assert recorded_run("pocket")["recipe"] == "pocket"
+    with pytest.raises(ValueError, match="no run 'pockets' is on record"):
+        recorded_run("pockets")
