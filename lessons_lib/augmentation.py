@@ -121,7 +121,7 @@ class CoarseDropout:
 @dataclass(frozen=True)
 class ColourJitter:
     """With probability `p` all hues turned by up to `hue` of a full turn, and colours made up to 1 + `saturation` times
-    as strong or as much weaker, each drawn evenly; how light or dark a place is stays."""
+    as strong or as much weaker, each drawn evenly; luma, how light a place is, is kept as far as [0, 1] allows."""
 
     hue: float = 0.1
     saturation: float = 0.5
@@ -143,7 +143,8 @@ class ColourJitter:
 
 def recoloured(images: Tensor, turn: Tensor | float = 0.0, strength: Tensor | float = 1.0) -> Tensor:
     """Pictures (N, 3, H, W) in [0, 1] with all hues turned by `turn` (1 is all around), colours `strength` times as
-    strong (0 is grey), one for all or (N,). Luma is kept as far as [0, 1] allows."""
+    strong (0 is grey), one for all or (N,). A hue is an angle in the plane of I and Q, not that of HSV; luma is kept as
+    far as [0, 1] allows."""
     count = len(images)
     angle = torch.as_tensor(turn, dtype=images.dtype, device=images.device).expand(count) * (2 * math.pi)
     strength = torch.as_tensor(strength, dtype=images.dtype, device=images.device).expand(count)

@@ -94,9 +94,9 @@ def fit(
             network.train()
             # The sum of the losses, how many were right, and of how many.
             seen = torch.zeros(3, dtype=torch.float64, device=state.device)
-            # Shown unless TQDM_DISABLE says otherwise, as tqdm has it.
-            quiet: dict[str, bool] = {} if progress else {"disable": True}
-            bar = tqdm(islice(batches, steps), f"epoch {epoch + 1}", steps, unit="batch", **quiet)
+            # tqdm's bar for notebooks overlooks its own TQDM_DISABLE.
+            hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
+            bar = tqdm(islice(batches, steps), f"epoch {epoch + 1}", steps, unit="batch", disable=hidden)
             for step, (images, labels) in enumerate(bar):
                 seen += state.step(images, labels, recipe.schedule(epoch * steps + step, recipe.epochs * steps))
                 if (step + 1) % 20 == 0 or step + 1 == steps:  # not at each: a look makes a GPU wait

@@ -93,11 +93,17 @@ def _one_case(
             running.function = True
             answer = function(*given)
             running.function = False
+            switched_off = not torch.is_grad_enabled()
             if inspect.iscoroutine(answer):
                 answer.close()  # or Python would warn, at any time later, that nobody awaited it
     except BaseException as error:  # also SystemExit and OutOfTime: whatever it is, the student is told in words
         return Outcome(error=error, line=_line(error))
-    changed = (_change(before, after) for before, after in zip(arguments, given, strict=True))
+    changed = [_change(before, after) for before, after in zip(arguments, given, strict=True)]
+    if switched_off:
+        changed.append(
+            "has switched gradients off, and not on again: nothing could be trained after it. `with torch.no_grad():` "
+            "switches them on again by itself."
+        )
     return Outcome(answer=answer, changed=next(filter(None, changed), ""))
 
 
@@ -137,10 +143,7 @@ def _settings_kept() -> Iterator[None]:
 def _change(before: Any, after: Any) -> str:
     """What a function did to an argument, in words; nothing where it is after the call what it was before."""
     if isinstance(before, nn.Module) and not _same(before, after):
-        return (
-            "has changed the network that it was given: its mode, its hooks, its weights, or their `.grad`. "
-            "`.backward()` fills that of every weight on the way; `torch.autograd.grad(score, x)` fills none."
-        )
+        return _change_of_network(before, after)
     if not _same(before, after):
         return (
             f"has changed {_describe(after)} that it was given. "
@@ -158,6 +161,22 @@ def _change(before: Any, after: Any) -> str:
             "add to it. Let a copy ask for the gradient."
         )
     return ""
+
+
+def _change_of_network(before: nn.Module, after: nn.Module) -> str:
+    if [module.training for module in before.modules()] != [module.training for module in after.modules()]:
+        return (
+            "has left the network in another mode than it was in. Whoever trains it goes on in that mode: remember it "
+            "before, `was = network.training`, and restore it after, `network.train(was)`."
+        )
+    if _state(before) == _state(after):
+        return (
+            "has changed weights or statistics of the network that it was given. Whoever calls it goes on with those."
+        )
+    return (
+        "has changed the network that it was given: its hooks, which of its weights ask for a gradient, or their "
+        "`.grad`. `.backward()` fills that of every weight on the way; `torch.autograd.grad(score, x)` fills none."
+    )
 
 
 def _holds_gradient(tensor: Tensor) -> bool:

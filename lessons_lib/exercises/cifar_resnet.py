@@ -16,14 +16,14 @@ from .exercise import Answer, Exercise, Mistake
 def _pictures() -> dict[str, tuple[Tensor, Tensor, bool]]:
     random = torch.Generator().manual_seed(0)
     tint, spread = torch.tensor([0.5, 0.3, 0.6]).view(3, 1, 1), torch.tensor([0.1, 0.2, 0.05]).view(3, 1, 1)
-    train = tint + spread * torch.randn(20, 3, 3, 3, generator=random)
-    train[:10] += 0.2  # pictures differ in brightness: their own means are not the mean of all
+    train = tint + spread * torch.randn(6, 3, 3, 3, generator=random)
+    train[:3] += 0.2  # pictures differ in brightness: their own means are not the mean of all
     pictures = torch.rand(2, 3, 3, 3, generator=random)
-    numbers = torch.randn(4, 3, 3, 3, generator=random)
+    numbers = 3 * torch.randn(4, 3, 3, 3, generator=random)  # some come back outside of [0, 1]
     return {
         "two pictures to normalize": (pictures, train, False),
         "normalized pictures to bring back": (numbers, train, True),
-        "the first training picture alone": (train[:1].clone(), train, False),
+        "one of the training pictures, by all of them": (train[:1].clone(), train, False),
     }
 
 
@@ -77,6 +77,16 @@ def _of_the_pictures_themselves(images: Tensor, train: Tensor) -> tuple[Tensor, 
 @_by_statistics
 def _each_picture_its_own(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     return images.mean(dim=(2, 3), keepdim=True), images.std(dim=(2, 3), correction=0, keepdim=True)
+
+
+@_by_statistics
+def _of_a_sample(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    return _statistics(train)[0], train.std(dim=(0, 2, 3)).view(3, 1, 1)
+
+
+@_by_statistics
+def _of_all_pictures_there_are(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    return _statistics(torch.cat([images, train]))
 
 
 @_by_statistics
@@ -138,10 +148,20 @@ def _back_by_division(images: Tensor, train: Tensor, undo: bool) -> Tensor:
 
 def _divided_first(images: Tensor, train: Tensor, undo: bool) -> Tensor:
     mean, std = _statistics(train)
-    return (images - mean) * std if undo else images / std - mean
+    return images * std + mean if undo else images / std - mean
+
+
+def _divided_first_and_undone_so(images: Tensor, train: Tensor, undo: bool) -> Tensor:
+    mean, std = _statistics(train)
+    return (images + mean) * std if undo else images / std - mean
 
 
 def _multiplied(images: Tensor, train: Tensor, undo: bool) -> Tensor:
+    mean, std = _statistics(train)
+    return images * std + mean if undo else (images - mean) * std
+
+
+def _multiplied_and_undone_so(images: Tensor, train: Tensor, undo: bool) -> Tensor:
     mean, std = _statistics(train)
     return images / std + mean if undo else (images - mean) * std
 
@@ -175,6 +195,7 @@ _NORMALIZE = Exercise(
     reference=_normalize,
     cases=_pictures,
     alternatives=(_normalize_by_channel, _normalize_by_moments),
+    tolerance=2e-5,  # the two deviations, of all and of a sample, must not pass for one
     mistakes=(
         Mistake(
             _of_the_pictures_themselves,
@@ -185,6 +206,16 @@ _NORMALIZE = Exercise(
             _each_picture_its_own,
             "Each of your pictures is normalized by its own mean and deviation, and so dark and light ones become "
             "alike. Take those of all training pictures.",
+        ),
+        Mistake(
+            _of_a_sample,
+            "The deviation is a little too large: `std` divides by one less than there are values, an estimate from a "
+            "sample. Here they are all there are: `correction=0`.",
+        ),
+        Mistake(
+            _of_all_pictures_there_are,
+            "The pictures to be normalized are in your mean and deviation too. Take the training pictures alone, or a "
+            "test picture has a say in how it is read.",
         ),
         Mistake(
             _one_for_all_channels,
@@ -228,8 +259,17 @@ _NORMALIZE = Exercise(
             "You divide first and take the mean away after. The mean is that of pictures as they are: take it first.",
         ),
         Mistake(
+            _divided_first_and_undone_so,
+            "You divide first and take the mean away after, and undo just that. The two fit, and both are in the wrong "
+            "order: the mean is that of pictures as they are.",
+        ),
+        Mistake(
             _multiplied,
             "You multiply by the deviation to normalize. Divide: a channel that varies little is stretched.",
+        ),
+        Mistake(
+            _multiplied_and_undone_so,
+            "Multiplication and division have changed places, there and back: to normalize is to divide.",
         ),
         Mistake(_only_centred, "The mean is right. The deviation is missing: divide by it."),
         Mistake(_only_scaled, "The deviation is right. The mean is missing: take it away before you divide."),
@@ -354,6 +394,38 @@ def _norms_left_out(
     return relu(shortcut(x) + conv2(relu(conv1(x))))
 
 
+def _first_norm_left_out(
+    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+) -> Tensor:
+    return relu(shortcut(x) + norm2(conv2(relu(conv1(x)))))
+
+
+def _norms_exchanged(
+    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+) -> Tensor:
+    return relu(shortcut(x) + norm1(conv2(relu(norm2(conv1(x))))))
+
+
+def _no_relu_at_all(
+    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+) -> Tensor:
+    total: Tensor = shortcut(x) + norm2(conv2(norm1(conv1(x))))
+    return total
+
+
+def _x_overwritten(
+    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+) -> Tensor:
+    x = norm2(conv2(relu(norm1(conv1(x)))))
+    return relu(x + shortcut(x))
+
+
+def _shortcut_taken_away(
+    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+) -> Tensor:
+    return relu(norm2(conv2(relu(norm1(conv1(x))))) - shortcut(x))
+
+
 def _second_norm_left_out(
     x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
 ) -> Tensor:
@@ -439,6 +511,20 @@ _RESIDUAL = Exercise(
             "`shortcut` is for, and elsewhere it changes nothing.",
         ),
         Mistake(_norms_left_out, "Both normalizations are missing, one behind each convolution."),
+        Mistake(
+            _first_norm_left_out,
+            "The first normalization is missing, behind the first convolution. Is its result assigned to anything?",
+        ),
+        Mistake(_norms_exchanged, "The two normalizations have changed places: `norm1` belongs behind `conv1`."),
+        Mistake(
+            _no_relu_at_all, "There is no ReLU in your block. One stands between the convolutions, one at the end."
+        ),
+        Mistake(
+            _x_overwritten,
+            "You have overwritten x on the way: when the shortcut is taken, x is no longer the block's input. Give "
+            "another name to what comes out of the convolutions.",
+        ),
+        Mistake(_shortcut_taken_away, "You take the shortcut away from the correction. The two are added."),
         Mistake(_second_norm_left_out, "The second normalization is missing, behind the second convolution."),
         Mistake(_norm_after_relu, "You normalize after the inner ReLU. In this block the order is norm, then ReLU."),
         Mistake(
@@ -468,11 +554,12 @@ _RESIDUAL = Exercise(
 
 
 class _Network(nn.Module):
-    """Small, with batch normalization; it has no memory to keep what a gradient would need."""
+    """Small, with batch normalization. It has memory for `most` pictures at once, and none for what gradients need."""
 
-    def __init__(self, classes: int, seed: int) -> None:
+    def __init__(self, classes: int, seed: int, most: int) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(seed)
+        self.most = most
         self.norm = nn.BatchNorm2d(3)
         assert self.norm.running_mean is not None
         self.norm.running_mean.copy_(torch.tensor([0.5, 0.4, 0.6]))
@@ -481,16 +568,19 @@ class _Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise RuntimeError("out of memory: what a gradient would need is kept for every layer")
+        if len(images) > self.most:
+            raise RuntimeError(f"out of memory: {len(images)} pictures at once, and there is room for {self.most}")
         return self.norm(images).mean(dim=(2, 3)) @ self.weights.T
 
 
 def _networks() -> dict[str, tuple[nn.Module, Tensor, Tensor, int]]:
     def case(classes: int, count: int, size: int, seed: int, training: bool) -> tuple[nn.Module, Tensor, Tensor, int]:
         random = torch.Generator().manual_seed(seed)
-        network = _Network(classes, seed).train(training)
+        network = _Network(classes, seed, most=size)
         images = torch.rand(count, 3, 1, 1, generator=random) + 0.2 * torch.rand(count, 3, 3, 3, generator=random)
+        network.eval()
         with torch.no_grad():
-            labels = network.eval()(images).argmax(dim=1)
+            labels = torch.cat([network(some) for some in images.split(size)]).argmax(dim=1)
         network.train(training)
         # Most are read rightly, but of the last few, which do not fill a batch, only one.
         wrong = torch.rand(count, generator=random) < 0.25
@@ -501,6 +591,8 @@ def _networks() -> dict[str, tuple[nn.Module, Tensor, Tensor, int]]:
     return {
         "26 pictures in batches of 8": case(3, 26, 8, 0, training=False),
         "a network that is being trained": case(4, 23, 5, 1, training=True),
+        "24 pictures in batches of 8": case(3, 24, 8, 3, training=False),
+        "21 pictures in batches of 4": case(3, 21, 4, 4, training=False),
         "fewer pictures than a batch": case(3, 7, 10, 2, training=False),
     }
 
@@ -540,6 +632,25 @@ def _with_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: in
     right = 0
     for some, their in zip(images.split(size), labels.split(size), strict=True):
         right += int((network(some).argmax(dim=1) == their).sum())
+    return right / len(labels)
+
+
+def _all_at_once(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> float:
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        right = (network(images).argmax(dim=1) == labels).sum()
+    network.train(was_training)
+    return int(right) / len(labels)
+
+
+def _so_many_batches(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> float:
+    was_training, right = network.training, 0
+    network.eval()
+    with torch.no_grad():
+        for some, their in zip(images.chunk(size), labels.chunk(size), strict=True):
+            right += int((network(some).argmax(dim=1) == their).sum())
+    network.train(was_training)
     return right / len(labels)
 
 
@@ -585,6 +696,24 @@ def _last_batch_dropped(network: nn.Module, batches: list[tuple[Tensor, Tensor]]
 def _last_batch_not_counted(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: int) -> float:
     full = [batch for batch in batches if len(batch[1]) == size]
     return sum(_right(network, *batch) for batch in full) / sum(len(labels) for _, labels in batches)
+
+
+@_in_eval_mode
+def _rest_counted_from_the_end(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: int) -> float:
+    full = [batch for batch in batches if len(batch[1]) == size]
+    rest = [batch for batch in batches if len(batch[1]) < size] or batches  # images[-0:] is all of them
+    return sum(_right(network, *batch) for batch in full + rest) / sum(len(labels) for _, labels in batches)
+
+
+@_in_eval_mode
+def _one_short(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: int) -> float:
+    read = batches if len(batches[-1][1]) > 1 else batches[:-1]
+    return sum(_right(network, *batch) for batch in read) / sum(len(labels) for _, labels in batches)
+
+
+@_in_eval_mode
+def _the_first_batch(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: int) -> float:
+    return _right(network, *batches[0]) / len(batches[0][1])
 
 
 @_in_eval_mode
@@ -649,11 +778,34 @@ _EVALUATE = Exercise(
     cases=_networks,
     alternatives=(_accuracy_by_list, _accuracy_by_slices),
     tolerance=1e-5,
+    bounds=(0, 1),
     mistakes=(
         Mistake(
             _with_gradients,
-            "Memory runs out: gradients are on, and so every layer keeps what it has computed until somebody asks for "
-            "them. Nobody will. Put the loop under `with torch.no_grad():`.",
+            "Gradients are on, and so every layer keeps what it has computed until somebody asks for them. Nobody "
+            "will, and with a large network memory runs out. Put the loop under `with torch.no_grad():`.",
+        ),
+        Mistake(
+            _all_at_once,
+            "You read all pictures at once. Of a real test set they do not fit into memory: read `size` at a time.",
+        ),
+        Mistake(
+            _so_many_batches,
+            "`chunk(size)` makes so many batches, not batches of so many pictures. `split(size)` makes those.",
+        ),
+        Mistake(
+            _rest_counted_from_the_end,
+            "You read the rest as `images[-rest:]`. Where the batches come out even, `rest` is 0, and `images[-0:]` "
+            "are all of them: they are counted twice.",
+        ),
+        Mistake(
+            _one_short,
+            "You stop one picture short, and where a single one is left for the last batch, it is never read. The end "
+            "of `range` is left out anyway: it is `len(images)`.",
+        ),
+        Mistake(
+            _the_first_batch,
+            "This is the accuracy of the first batch. Does your function return inside the loop?",
         ),
         Mistake(
             _in_whatever_mode,
@@ -726,7 +878,12 @@ def _logits() -> dict[str, tuple[Tensor, Tensor]]:
         )
         return logits, labels
 
-    return {"12 pictures, 4 classes": case(12, 4, 0), "30 pictures, 10 classes": case(30, 10, 1)}
+    one = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [1.0, 0.5, 0.0]]), torch.tensor([0, 2, 0])
+    return {
+        "12 pictures, 4 classes": case(12, 4, 0),
+        "30 pictures, 10 classes": case(30, 10, 2),
+        "3 pictures, one of them misread": one,
+    }
 
 
 def _mistakes(logits: Tensor, labels: Tensor) -> Tensor:
@@ -788,6 +945,21 @@ def _by_the_lead(logits: Tensor, labels: Tensor) -> Tensor:
 @_ordered_by
 def _over_pictures(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(dim=0).amax(dim=1)
+
+
+@_ordered_by
+def _softmax_twice(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.softmax(dim=1).softmax(dim=1).amax(dim=1)
+
+
+def _answers_over_pictures(logits: Tensor, labels: Tensor) -> Tensor:
+    confidence, predicted = logits.softmax(dim=0).max(dim=1)
+    wrong = (predicted != labels).nonzero().flatten()
+    return wrong[confidence[wrong].argsort(descending=True)]
+
+
+def _only_ten(logits: Tensor, labels: Tensor) -> Tensor:
+    return _mistakes(logits, labels)[:10]
 
 
 def _in_their_old_order(logits: Tensor, labels: Tensor) -> Tensor:
@@ -856,13 +1028,28 @@ _MISCLASSIFIED = Exercise(
             _over_pictures,
             "Your softmax goes over the pictures. It goes over the classes of each, `dim=1`.",
         ),
+        Mistake(
+            _answers_over_pictures,
+            "Your softmax goes over the pictures, `dim=0`, and so do the answers you take from it. It goes over the "
+            "classes of each picture, `dim=1`.",
+        ),
+        Mistake(
+            _softmax_twice,
+            "You take the softmax twice. The second one sees numbers between 0 and 1, and brings them nearly together, "
+            "in another order.",
+        ),
+        Mistake(_only_ten, "These are the first ten. Return all mistakes; whoever shows them takes as many as fit."),
         Mistake(_in_their_old_order, "These are the mistakes, in their old order. They are still to be sorted."),
         Mistake(
             _places_among_mistakes,
             "You return places in the list of mistakes, not in that of all pictures: the sixth mistake is not picture "
             "5. Use them to index the list of mistakes.",
         ),
-        Mistake(_all_of_them, "You sort all pictures. Keep the mistakes only."),
+        Mistake(
+            _all_of_them,
+            "You sort all pictures: keep the mistakes only. If you do keep them, look at your `argmax`: without "
+            "`dim=1` it gives one place among all logits, which is nobody's label.",
+        ),
         Mistake(_right_ones, "These are the pictures read rightly: `!=` instead of `==`."),
         Mistake(_confidences, "These are the probabilities, well sorted. Return the indices of the pictures."),
         Mistake(_a_column, "Right, but as a column, (M, 1), as `nonzero` makes it. Return (M,): `.flatten()`."),

@@ -293,7 +293,9 @@ def _values_words(
             part = "less than 1%" if off < 0.01 else f"up to {off:.0%}"
             words += "more than the largest" if off > 1 else f"{part} of the largest"
     elif isinstance(got, Tensor) and isinstance(want, Tensor) and got * want > 0:
-        words += f": yours is {float(got / want):.3g} times what is wanted"
+        times = float(got / want)
+        near = abs(times - 1) < 0.01
+        words += ": yours is near, and less than 1% off" if near else f": yours is {times:.3g} times what is wanted"
     right = [about for about in numbers_of if about not in wrong]
     return "values", words + (f". It is right for: {'; '.join(right)}." if right else ".")
 
