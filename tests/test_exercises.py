@@ -430,6 +430,7 @@ def test_a_wrong_number_is_told_how_far_it_is_off() -> None:
     words = diagnose(exercise, lambda x: x.sum() + (len(x) == 3)).words
     assert words == "Wrong for three ones: yours is 1.33 times what is wanted. It is right for: five ones."
     assert "times" not in diagnose(exercise, lambda x: x.sum() - 4 * (len(x) == 3)).words  # another sign
+    assert "yours is near, and less than 1% off" in diagnose(exercise, lambda x: x.sum() + 0.01 * (len(x) == 3)).words
 
 
 def test_an_index_must_be_whole_and_a_tuple_a_tuple() -> None:
@@ -624,8 +625,15 @@ def test_a_function_that_changes_its_input_does_not_spoil_the_other_cases() -> N
     assert torch.equal(cases["one"][0], torch.ones(2))
 
 
-@pytest.mark.parametrize("change", ["mode", "hook", "weight", "gradient", "flag"])
-def test_a_model_that_is_left_changed_is_told(change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("mode", "has left the network in another mode than it was in"),
+        ("weight", "has changed weights or statistics of the network"),
+        *((change, "has changed the network that it was given: its hooks") for change in ("hook", "gradient", "flag")),
+    ],
+)
+def test_a_model_that_is_left_changed_is_told(change: str, words: str) -> None:
     def careless(model: nn.Module, x: Tensor) -> Tensor:
         if change == "mode":
             model.train()
@@ -643,7 +651,24 @@ def test_a_model_that_is_left_changed_is_told(change: str) -> None:
     model = nn.Linear(2, 2).eval()
     found = diagnose(small(lambda model, x: x * 2, model, torch.ones(1, 2)), careless)
     assert found.rung == "input"
-    assert "changed the network" in found.words
+    assert words in found.words
+
+
+def test_a_function_that_switches_gradients_off_for_good_is_told() -> None:
+    def careless(x: Tensor) -> Tensor:
+        torch.set_grad_enabled(False)
+        return x * 2
+
+    def careful(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x * 2
+
+    exercise = small(lambda x: x * 2, torch.ones(2))
+    found = diagnose(exercise, careless)
+    assert found.rung == "input"
+    assert "has switched gradients off, and not on again" in found.words
+    assert torch.is_grad_enabled()
+    assert diagnose(exercise, careful).passed
 
 
 def test_a_generator_is_handed_over_afresh_and_may_be_used() -> None:
