@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -347,137 +348,131 @@ def _block_in_place(
     return activation
 
 
-Block = Callable[[Tensor, nn.Module, nn.Module, nn.Module, nn.Module, nn.Module], Tensor]
+class _Layers(NamedTuple):
+    conv1: nn.Module
+    norm1: nn.Module
+    conv2: nn.Module
+    norm2: nn.Module
+    shortcut: nn.Module
 
 
-def _plain(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(norm2(conv2(relu(norm1(conv1(x))))))
+def _of_layers(block: Callable[[Tensor, _Layers], Tensor]) -> Answer:
+    def answer(
+        x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
+    ) -> Tensor:
+        return block(x, _Layers(conv1, norm1, conv2, norm2, shortcut))
+
+    answer.__name__ = block.__name__
+    return answer
 
 
-def _no_inner_relu(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + norm2(conv2(norm1(conv1(x)))))
+@_of_layers
+def _plain(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.norm2(of.conv2(relu(of.norm1(of.conv1(x))))))
 
 
-def _no_last_relu(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    total: Tensor = shortcut(x) + norm2(conv2(relu(norm1(conv1(x)))))
+@_of_layers
+def _no_inner_relu(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.norm2(of.conv2(of.norm1(of.conv1(x)))))
+
+
+@_of_layers
+def _no_last_relu(x: Tensor, of: _Layers) -> Tensor:
+    total: Tensor = of.shortcut(x) + of.norm2(of.conv2(relu(of.norm1(of.conv1(x)))))
     return total
 
 
-def _relu_before_the_sum(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    total: Tensor = shortcut(x) + relu(norm2(conv2(relu(norm1(conv1(x))))))
+@_of_layers
+def _relu_before_the_sum(x: Tensor, of: _Layers) -> Tensor:
+    total: Tensor = of.shortcut(x) + relu(of.norm2(of.conv2(relu(of.norm1(of.conv1(x))))))
     return total
 
 
-def _relu_twice(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + relu(norm2(conv2(relu(norm1(conv1(x)))))))
+@_of_layers
+def _relu_twice(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + relu(of.norm2(of.conv2(relu(of.norm1(of.conv1(x)))))))
 
 
-def _the_input_itself(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(x + norm2(conv2(relu(norm1(conv1(x))))))
+@_of_layers
+def _the_input_itself(x: Tensor, of: _Layers) -> Tensor:
+    return relu(x + of.norm2(of.conv2(relu(of.norm1(of.conv1(x))))))
 
 
-def _norms_left_out(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + conv2(relu(conv1(x))))
+@_of_layers
+def _norms_left_out(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.conv2(relu(of.conv1(x))))
 
 
-def _first_norm_left_out(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + norm2(conv2(relu(conv1(x)))))
+@_of_layers
+def _first_norm_left_out(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.norm2(of.conv2(relu(of.conv1(x)))))
 
 
-def _norms_exchanged(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + norm1(conv2(relu(norm2(conv1(x))))))
+@_of_layers
+def _norms_exchanged(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.norm1(of.conv2(relu(of.norm2(of.conv1(x))))))
 
 
-def _no_relu_at_all(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    total: Tensor = shortcut(x) + norm2(conv2(norm1(conv1(x))))
+@_of_layers
+def _no_relu_at_all(x: Tensor, of: _Layers) -> Tensor:
+    total: Tensor = of.shortcut(x) + of.norm2(of.conv2(of.norm1(of.conv1(x))))
     return total
 
 
-def _x_overwritten(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    x = norm2(conv2(relu(norm1(conv1(x)))))
-    return relu(x + shortcut(x))
+@_of_layers
+def _x_overwritten(x: Tensor, of: _Layers) -> Tensor:
+    x = of.norm2(of.conv2(relu(of.norm1(of.conv1(x)))))
+    return relu(x + of.shortcut(x))
 
 
-def _shortcut_taken_away(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(norm2(conv2(relu(norm1(conv1(x))))) - shortcut(x))
+@_of_layers
+def _shortcut_taken_away(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.norm2(of.conv2(relu(of.norm1(of.conv1(x))))) - of.shortcut(x))
 
 
-def _second_norm_left_out(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + conv2(relu(norm1(conv1(x)))))
+@_of_layers
+def _second_norm_left_out(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.conv2(relu(of.norm1(of.conv1(x)))))
 
 
-def _norm_after_relu(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + norm2(conv2(norm1(relu(conv1(x))))))
+@_of_layers
+def _norm_after_relu(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.norm2(of.conv2(of.norm1(relu(of.conv1(x))))))
 
 
-def _norm_of_the_sum(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(norm2(shortcut(x) + conv2(relu(norm1(conv1(x))))))
+@_of_layers
+def _norm_of_the_sum(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.norm2(of.shortcut(x) + of.conv2(relu(of.norm1(of.conv1(x))))))
 
 
-def _subtracted(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) - norm2(conv2(relu(norm1(conv1(x))))))
+@_of_layers
+def _subtracted(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) - of.norm2(of.conv2(relu(of.norm1(of.conv1(x))))))
 
 
-def _averaged(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x) + norm2(conv2(relu(norm1(conv1(x)))))) / 2
+@_of_layers
+def _averaged(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x) + of.norm2(of.conv2(relu(of.norm1(of.conv1(x)))))) / 2
 
 
-def _side_by_side(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(torch.cat([shortcut(x), norm2(conv2(relu(norm1(conv1(x)))))], dim=1))
+@_of_layers
+def _side_by_side(x: Tensor, of: _Layers) -> Tensor:
+    return relu(torch.cat([of.shortcut(x), of.norm2(of.conv2(relu(of.norm1(of.conv1(x)))))], dim=1))
 
 
-def _shortcut_around_one(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(norm2(conv2(relu(shortcut(x) + norm1(conv1(x))))))
+@_of_layers
+def _shortcut_around_one(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.norm2(of.conv2(relu(of.shortcut(x) + of.norm1(of.conv1(x))))))
 
 
-def _shortcut_of_relu(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(relu(x)) + norm2(conv2(relu(norm1(conv1(relu(x)))))))
+@_of_layers
+def _shortcut_of_relu(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(relu(x)) + of.norm2(of.conv2(relu(of.norm1(of.conv1(relu(x)))))))
 
 
-def _only_the_shortcut(
-    x: Tensor, conv1: nn.Module, norm1: nn.Module, conv2: nn.Module, norm2: nn.Module, shortcut: nn.Module
-) -> Tensor:
-    return relu(shortcut(x))
+@_of_layers
+def _only_the_shortcut(x: Tensor, of: _Layers) -> Tensor:
+    return relu(of.shortcut(x))
 
 
 _RESIDUAL = Exercise(
