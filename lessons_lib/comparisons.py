@@ -680,7 +680,9 @@ def _write(record: dict[str, Any], out: Path) -> None:
 
 def told(result: Result) -> str:
     if result["diverged"]:
-        return "no number any more"
+        history = result["history"]  # rows of a Run, columns of a RecipeRun
+        epochs = history if isinstance(history, list) else history.get("epoch", [])
+        return f"no number any more after {len(epochs)} epochs"
     return (
         f"loss {result['train']['loss']:.3f}, validation {result['validation']['accuracy']:.2%}, "
         f"{result['seconds']:.0f} s"
