@@ -396,16 +396,19 @@ def test_a_linear_model_misreads_at_no_more_than_the_least_distance_and_the_over
 def test_deep_fool_equals_a_plain_loop_over_pictures_and_classes(name: str) -> None:
     model, images = of(name, torch.float64), pictures(dtype=torch.float64)
     wanted = plain_deep_fool(model, images, read(model, images))
-    assert (read(model, wanted) != read(model, images)).all()
-    assert (deep_fool(model, images, candidates=None) - wanted).abs().max() <= 1e-10
+    found = deep_fool(model, images, candidates=None)
+    # The plain loop has no patience to lose: on some processors it stays on a border, with two logits level.
+    assert (read(model, found) != read(model, images)).all()
+    assert (found - wanted).abs().max() <= 1e-10
 
 
-@pytest.mark.parametrize("name", SMALL[1:])  # on in_place ten steps are hardly enough, and add up their rounding
-def test_deep_fool_equals_a_plain_loop_in_float32_before_it_loses_patience(name: str) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_deep_fool_equals_a_plain_loop_in_float32_while_its_steps_are_long(name: str) -> None:
+    """Later the lead is so small that rounding, and with it the processor, decides which border is the nearest."""
     model, images = of(name, torch.float32), pictures()
-    wanted = plain_deep_fool(model, images, read(model, images), steps=10)
+    wanted = plain_deep_fool(model, images, read(model, images), steps=3)
     assert (wanted != images).any()
-    assert (deep_fool(model, images, candidates=None, steps=10) - wanted).abs().max() <= 1e-6
+    assert (deep_fool(model, images, candidates=None, steps=3) - wanted).abs().max() <= 2e-6
 
 
 def test_no_number_of_candidates_means_all_of_them() -> None:

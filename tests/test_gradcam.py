@@ -256,7 +256,7 @@ def test_ablation_cam_equals_a_loop_that_reruns_everything(name: str, layer: str
             hook.remove()
     wanted = (weights[:, :, None, None] * activations).sum(dim=1)
     found = ablation_cam(model, images, layer, TARGETS, raw=True)
-    assert relative(found, wanted) < 1e-8
+    assert relative(found, wanted) < 1e-7  # weights are small differences of large logits
 
 
 def test_ablation_cam_is_the_same_however_many_maps_are_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
