@@ -190,8 +190,12 @@ def test_a_training_by_a_recipe_that_leaves_all_numbers_has_diverged(data: Datas
     found = finished_recipe(recipe_run(schedule=Constant(1e30)), data)
     assert found["diverged"]
     assert "test" not in found
-    epochs = len(found["history"].get("epoch", []))
-    assert comparisons.told(found) == f"no number any more after {epochs} epochs"
+    assert comparisons.told(found) == "no number any more after 0 epochs"
+
+
+@pytest.mark.parametrize("history", [[{"epoch": 1.0}, {"epoch": 2.0}], {"epoch": [1.0, 2.0]}])
+def test_a_training_that_diverged_is_told_with_its_epochs_in_rows_or_columns(history: Any) -> None:
+    assert comparisons.told({"diverged": True, "history": history}) == "no number any more after 2 epochs"
 
 
 def test_each_change_does_what_its_name_says() -> None:
