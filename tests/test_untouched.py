@@ -13,7 +13,7 @@ from networks import InPlace, meet, pictures
 from torch import Tensor, nn
 from torch.overrides import _len_torch_function_stack
 
-from lessons_lib import fooling, gradcam, saliency
+from lessons_lib import fooling, gradcam, saliency, trust
 
 LAYER = "features.7"
 NAMES = {
@@ -36,6 +36,10 @@ def report(model: nn.Module, images: Tensor, target: Any = None) -> Tensor:
     return fooling.report(model, images, 1 - images.detach(), target).probability
 
 
+def curve(of: Callable[..., trust.Curve], model: nn.Module, images: Tensor, target: Any = None) -> Tensor:
+    return of(model, images, images.detach()[:, 0], target, steps=3).scores
+
+
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "fool": fool,
     "fgsm": partial(fooling.fgsm, epsilon=0.1),
@@ -44,11 +48,18 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {
     "one_pixel": partial(fooling.one_pixel, population=4, steps=2),
     "universal_perturbation": partial(fooling.universal_perturbation, steps=3),
     "report": report,
+    "deletion": partial(curve, trust.deletion),
+    "insertion": partial(curve, trust.insertion),
 }
 METHODS = [
     *((name, getattr(module, name), module is gradcam) for module, names in NAMES.items() for name in names),
     *((name, attack, False) for name, attack in ATTACKS.items()),
 ]
+
+
+WITHOUT_GRADIENT = (
+    *("occlusion", "eigen_cam", "score_cam", "ablation_cam", "one_pixel", "report", "deletion", "insertion"),
+)
 
 
 @pytest.fixture
@@ -201,7 +212,7 @@ def test_nothing_has_changed_after_an_exception_on_the_way_back(
     model.features[8].register_forward_hook(lambda module, inputs, output: Fails.apply(output))
     before = state(model)
     target = None if name == "deep_fool" else 1  # which asks for none where a picture is not read as the class
-    if name in ("occlusion", "eigen_cam", "score_cam", "ablation_cam", "one_pixel", "report"):
+    if name in WITHOUT_GRADIENT:
         call(method, of_a_layer, model, pictures(), target)  # needs no gradient
     else:
         with pytest.raises(RuntimeError, match="on the way back"):

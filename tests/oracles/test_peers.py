@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lessons_lib.fooling import deep_fool, fgsm, pgd
 from lessons_lib.hooks import Capture
 from lessons_lib.specimens import Specimen, load_specimen
+from lessons_lib.trust import deletion, energy_inside, intersection_over_union, pointing_game, rank_correlation
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,102 @@ def test_quantus_scores_a_map_by_a_mask_of_the_generator() -> None:
     arguments = {"model": model, "x_batch": drawn.images.numpy(), "y_batch": drawn.labels.numpy(), "s_batch": masks}
     assert all(game(a_batch=masks, device="cpu", **arguments))
     assert not any(game(a_batch=1 - masks, device="cpu", **arguments))
+
+
+# --- the scores of chapter 11 ------------------------------------------------------------------------------------
+
+
+class OfGreyPictures(nn.Module):
+    """The specimen for pictures (N, 1, 64, 64), so that a number is a pixel: what quantus flips are numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(load_specimen("shapes").model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def by_quantus(metric: str, maps: Tensor, masks: Tensor | None = None, **settings: Any) -> Any:
+    import quantus
+
+    model, images = OfGreyPictures().eval(), grey_pictures()
+    own = getattr(quantus, metric)(
+        abs=False, normalise=False, disable_warnings=True, display_progressbar=False, **settings
+    )
+    found = own(
+        model=model,
+        x_batch=images.numpy(),
+        y_batch=read(model, images).numpy(),
+        a_batch=maps[:, None].numpy(),
+        s_batch=None if masks is None else masks[:, None].numpy(),
+        device="cpu",
+    )
+    return torch.tensor(found).to(maps)
+
+
+@cache
+def grey_pictures() -> Tensor:
+    specimen = load_specimen("shapes")
+    return torch.stack([specimen.pictures[name] for name in specimen.categories]).mean(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def read(model: nn.Module, images: Tensor) -> Tensor:
+    answer: Tensor = model(images).argmax(dim=1)
+    return answer
+
+
+@cache
+def maps_and_masks() -> tuple[Tensor, Tensor]:
+    """Maps without equal numbers, in which no order is left to chance, half of them bright in the masks."""
+    random = torch.Generator().manual_seed(0)
+    masks = torch.zeros(10, 64, 64, dtype=torch.bool)
+    for number, mask in enumerate(masks):
+        mask[number : 20 + 3 * number, 10 : 50 - 2 * number] = True
+    maps = torch.rand(10, 64, 64, generator=random) * 0.9 + 0.1
+    maps[::2] *= 1 + masks[::2]
+    return maps, masks
+
+
+def test_the_pointing_game_is_that_of_quantus() -> None:
+    maps, masks = maps_and_masks()
+    ours = pointing_game(maps, masks)
+    assert 0 < ours.mean() < 1
+    assert torch.equal(ours, by_quantus("PointingGame", maps, masks))
+
+
+def test_the_energy_inside_is_its_relevance_mass_accuracy() -> None:
+    maps, masks = maps_and_masks()
+    assert largest(energy_inside(maps, masks) - by_quantus("RelevanceMassAccuracy", maps, masks)) <= 1e-5
+
+
+def test_the_overlap_is_its_relevance_rank_accuracy_over_the_union() -> None:
+    """Of parts as large as the mask, of which the share r is in it, the two cover r over 2 - r together."""
+    maps, masks = maps_and_masks()
+    share = by_quantus("RelevanceRankAccuracy", maps, masks)
+    assert largest(intersection_over_union(maps, masks) - share / (2 - share)) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["black", "white"])
+def test_deletion_is_its_pixel_flipping(name: str) -> None:
+    maps, _ = maps_and_masks()
+    images = grey_pictures()
+    # Black is for it the darkest number there is, and white the brightest.
+    baseline = (images.amin if name == "black" else images.amax)(dim=(1, 2, 3), keepdim=True)
+    ours = deletion(OfGreyPictures().eval(), images, maps, baseline=baseline, steps=16)
+    theirs = by_quantus("PixelFlipping", maps, features_in_step=64 * 64 // 16, perturb_baseline=name)
+    assert ours.scores.std() > 0.1
+    assert largest(ours.scores[:, 1:] - theirs) <= 1e-5
+
+
+def test_rank_correlation_is_its_spearman() -> None:
+    from quantus import correlation_spearman
+
+    maps, _ = maps_and_masks()
+    ours = rank_correlation(maps[:5], maps[5:])
+    theirs = [
+        correlation_spearman(a.flatten().numpy(), b.flatten().numpy()) for a, b in zip(maps[:5], maps[5:], strict=True)
+    ]
+    assert ours.tolist() == pytest.approx(theirs, abs=1e-6)

@@ -1,0 +1,428 @@
+"""Is a map what it is taken for? Scores where the truth is known, curves where it is not, and networks that forget.
+
+None of them measures trust. Each answers one narrow question: does the map lie on a thing, does the answer fall with
+what it points at, does it change when the network forgets. What a good score is good for is chapter 11.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_not_negative, check_number, check_whole_number
+from .hooks import Layers, check_model, named_layers
+from .targets import Target, at_once, explaining, laid_out, scores_of, seeded, settled
+
+# --- the truth is known: where it lies ---------------------------------------------------------------------------
+
+
+def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: int = 0) -> Tensor:
+    """Whether the highest number of `maps` (N, H, W), 0 or more, lies in `masks` (N, H, W), bool: (N,), in [0, 1].
+
+    Or within `tolerance` pixels of one. Of several highest numbers, the share that does; a map of zeros points nowhere,
+    and gets 0. Source: Zhang et al., 2018. Raises TypeError or ValueError for bad input.
+    """
+    maps, masks = _checked(maps, masks)
+    check_whole_number("tolerance", tolerance)
+    if tolerance:
+        window = 2 * int(tolerance) + 1
+        masks = nn.functional.max_pool2d(masks[:, None].float(), window, 1, int(tolerance))[:, 0] > 0
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    points = (maps == highest) & (highest > 0)
+    return _share(points.to(maps), masks)
+
+
+def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
+    """The share of the sum of `maps` (N, H, W), 0 or more, that lies in `masks` (N, H, W), bool: (N,), in [0, 1].
+
+    An even map gets the share of the picture that the mask covers; a map of zeros gets 0. Source: Wang et al., 2020.
+    """
+    return _share(*_checked(maps, masks))
+
+
+def intersection_over_union(maps: Tensor, masks: Tensor, *, threshold: float | None = None) -> Tensor:
+    """How well the brightest part of `maps` (N, H, W), 0 or more, covers `masks` (N, H, W), bool: (N,), in [0, 1].
+
+    What both cover, over what either covers. The part is as large as the mask, of equal numbers at its border each
+    counts in part; or with a `threshold` in (0, 1] all that reaches this share of the map's maximum. Of a map of zeros
+    nothing is bright: 0.
+    """
+    maps, masks = _checked(maps, masks)
+    if threshold is None:
+        part = _brightest(maps.flatten(1), masks.flatten(1).sum(dim=1)).view_as(maps)
+    else:
+        check_number("threshold", threshold)
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold must lie in (0, 1], not {threshold}")
+        part = (maps >= threshold * maps.amax(dim=(1, 2), keepdim=True)).to(maps)
+    part = part * maps.flatten(1).any(dim=1)[:, None, None]
+    both = (part * masks).sum(dim=(1, 2))
+    return both / (part.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) - both)
+
+
+LOCALIZATION: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pointing game": pointing_game,
+    "energy inside": energy_inside,
+    "intersection over union": intersection_over_union,
+}
+
+
+def _share(maps: Tensor, masks: Tensor) -> Tensor:
+    whole = maps.sum(dim=(1, 2))
+    return (maps * masks).sum(dim=(1, 2)) / torch.where(whole > 0, whole, 1.0)
+
+
+def _brightest(values: Tensor, counts: Tensor) -> Tensor:
+    """How much of each of `values` (N, P) is among the `counts` (N,) highest of its row: 1, 0, or of equals a part."""
+    borders = values.sort(dim=1, descending=True).values.gather(1, counts[:, None] - 1)
+    above, at = values > borders, values == borders
+    room = counts - above.sum(dim=1)
+    return above.to(values) + at * (room / at.sum(dim=1))[:, None]
+
+
+# --- league tables -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean over pictures, and between which limits it would lie for other pictures of the same kind."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def interval(values: Tensor, *, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The mean of `values` (N,) and its confidence interval, by the percentiles of 2000 bootstrap samples.
+
+    One seed draws the same pictures for every method: for a difference of two methods hand over the differences picture
+    by picture. Source: Efron, 1979.
+    """
+    if not isinstance(values, Tensor) or values.ndim != 1 or len(values) == 0:
+        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"values must be a tensor (N,), one number for each picture, not {came}")
+    check_number("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+    check_whole_number("seed", seed)
+    numbers = values.detach().double().cpu()
+    drawn = torch.randint(len(numbers), (2000, len(numbers)), generator=torch.Generator().manual_seed(int(seed)))
+    low, high = numbers[drawn].mean(dim=1).quantile(torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2]).double())
+    return Interval(numbers.mean().item(), low.item(), high.item())
+
+
+def league_table(
+    scores: Mapping[str, Mapping[str, Tensor]], *, confidence: float = 0.95
+) -> dict[str, dict[str, Interval]]:
+    """The mean scores of methods, best first by the first score: method -> score -> `Interval`.
+
+    `scores` maps a method to its scores by name, each (N,), one number for each picture. Raises ValueError where the
+    methods were not all scored in the same way on equally many pictures.
+    """
+    shapes = {method: {name: len(values) for name, values in its.items()} for method, its in scores.items()}
+    for method, shape in shapes.items():
+        if shape != next(iter(shapes.values())) or not shape or len(set(shape.values())) > 1:
+            raise ValueError(f"scores of {method!r}: every method needs the same scores on the same pictures")
+    table = {
+        method: {name: interval(values, confidence=confidence) for name, values in its.items()}
+        for method, its in scores.items()
+    }
+    return dict(sorted(table.items(), key=lambda entry: -next(iter(entry[1].values())).mean))
+
+
+# --- it is not: take away what the map points at ----------------------------------------------------------------
+
+Baseline = float | Tensor | Callable[[Tensor, Tensor], Tensor]
+"""What stands where a pixel is missing: a number, what broadcasts to the pictures (N, C, H, W), or a function that
+makes whole pictures of pictures and of which of their pixels are kept (N, H, W), such as `linear_imputation`."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores (N, steps + 1) of pictures with ever more pixels taken away, or put back: by `shares` (steps + 1,)."""
+
+    shares: Tensor
+    scores: Tensor
+
+    @property
+    def area(self) -> Tensor:
+        """The area under each curve, (N,): the mean score on the way."""
+        return torch.trapezoid(self.scores, self.shares, dim=1)
+
+
+def deletion(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    target: Target = None,
+    *,
+    baseline: Baseline = 0.5,
+    steps: int = 32,
+    probability: bool = True,
+    seed: int | torch.Generator = 0,
+    batch_size: int | None = None,
+) -> Curve:
+    """The probability of the target while pixels of `images` (N, C, H, W) go, the highest of `maps` (N, H, W) first.
+
+    After step k, the share k / `steps` of them is replaced by the `baseline`; a good map makes it fall soon. Equal
+    numbers go in an order drawn from `seed`. With `probability=False` the logit; of a target that is a function, its
+    own score. Source: Petsiuk et al., 2018; Samek et al., 2017.
+    """
+    return _curve(False, model, images, maps, target, baseline, steps, probability, seed, batch_size)
+
+
+def insertion(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    target: Target = None,
+    *,
+    baseline: Baseline = 0.5,
+    steps: int = 32,
+    probability: bool = True,
+    seed: int | torch.Generator = 0,
+    batch_size: int | None = None,
+) -> Curve:
+    """As `deletion`, but the pixels come, the highest first, where before there was only the `baseline`.
+
+    A good map makes the probability rise soon.
+    """
+    return _curve(True, model, images, maps, target, baseline, steps, probability, seed, batch_size)
+
+
+def _curve(
+    inserting: bool,
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    target: Target,
+    baseline: Baseline,
+    steps: int,
+    probability: bool,
+    seed: int | torch.Generator,
+    batch_size: int | None,
+) -> Curve:
+    check_whole_number("steps", steps, 1)
+    if batch_size is not None:
+        check_whole_number("batch_size", batch_size, 1)
+    with explaining(model, images, target), torch.no_grad():
+        _check_maps(maps, (len(images), *images.shape[2:]))
+        fill = _filling(baseline, images)
+        places = _places(maps, seed)
+        wanted = settled(target, model(laid_out(images)))
+        scores = []
+        for step in range(int(steps) + 1):
+            first = places < round(step / steps * places[0].numel())
+            kept = first if inserting else ~first
+            shown = torch.where(kept[:, None], images, fill(images, kept))
+            scores.append(_scores(model, shown, wanted, probability, batch_size or at_once(images)))
+    shares = torch.linspace(0, 1, int(steps) + 1, dtype=images.dtype, device=images.device)
+    return Curve(shares, torch.stack(scores, dim=1))
+
+
+def _places(maps: Tensor, seed: int | torch.Generator) -> Tensor:
+    """The place of each pixel in the order from the highest number of its map down: (N, H, W), from 0."""
+    random = seeded(seed, torch.device("cpu"))
+    # Shuffled first: large parts of some maps are 0, and would else go from the top left to the bottom right.
+    shuffled = torch.randperm(maps[0].numel(), generator=random).to(maps.device)
+    order = shuffled[maps.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    return order.argsort(dim=1).view_as(maps)
+
+
+def _scores(model: nn.Module, images: Tensor, wanted: Any, probability: bool, batch_size: int) -> Tensor:
+    found = []
+    for rows in torch.arange(len(images), device=images.device).split(batch_size):
+        logits = model(laid_out(images[rows]))
+        if isinstance(wanted, Tensor) and probability:
+            logits = logits.softmax(dim=1)
+        found.append(scores_of(logits, wanted[rows] if isinstance(wanted, Tensor) else wanted))
+    return torch.cat(found)
+
+
+def _filling(baseline: Baseline, images: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    if callable(baseline) and not isinstance(baseline, Tensor):
+        return baseline
+    if isinstance(baseline, Tensor):
+        try:
+            filled = baseline.to(images).expand_as(images)
+        except RuntimeError:
+            raise ValueError(
+                f"baseline {tuple(baseline.shape)} does not broadcast to images {tuple(images.shape)}"
+            ) from None
+    else:
+        check_number("baseline", baseline)
+        filled = torch.full_like(images[:1], float(baseline)).expand_as(images)
+    if not filled.isfinite().all():
+        raise ValueError("baseline must be finite: this one holds NaN or infinity")
+    return lambda images, kept: filled
+
+
+def linear_imputation(images: Tensor, kept: Tensor, *, noise: float = 0.01, seed: int | torch.Generator = 0) -> Tensor:
+    """`images` (N, C, H, W) with every pixel that is not `kept` (N, H, W), bool, made up from its neighbours.
+
+    Each is the mean of its eight neighbours, those beside it with twice the weight of those at its corners, all solved
+    at once; plus Gaussian `noise`. So the holes betray less of their shape. Of a picture without a pixel left, grey.
+    Source: Rong et al., 2022 (ROAD).
+    """
+    check_not_negative("noise", noise)
+    random = seeded(seed, torch.device("cpu"))
+    made_up = images.detach().clone()
+    for picture, known in zip(made_up, kept.cpu().numpy(), strict=True):
+        missing = torch.from_numpy(~known).to(images.device)
+        if not known.any():
+            picture[:] = 0.5
+        elif not known.all():
+            picture[:, missing] = torch.from_numpy(_solved(picture.cpu().double().numpy(), known)).to(picture)
+        drawn = torch.randn(len(picture), int(missing.sum()), generator=random, dtype=picture.dtype)
+        picture[:, missing] += noise * drawn.to(picture)
+    return made_up
+
+
+def _solved(picture: Any, known: Any) -> Any:
+    """The missing pixels (C, M), in rows, of a picture (C, H, W) of which the `known` (H, W) stay."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import splu
+
+    height, width = known.shape
+    number = np.full(known.shape, -1)
+    number[~known] = np.arange((~known).sum())
+    rows, columns = np.nonzero(~known)
+    count = len(rows)
+    total, right = np.zeros(count), np.zeros((count, len(picture)))
+    entries: list[tuple[Any, Any, float]] = []
+    for down, across in ((d, a) for d in (-1, 0, 1) for a in (-1, 0, 1) if d or a):
+        weight = 1 / 12 if down and across else 1 / 6
+        there = (rows + down >= 0) & (rows + down < height) & (columns + across >= 0) & (columns + across < width)
+        which = np.nonzero(there)[0]
+        at = rows[which] + down, columns[which] + across
+        total[which] += weight  # at the border there are fewer neighbours
+        is_known = known[at]
+        right[which[is_known]] += weight * picture[:, at[0][is_known], at[1][is_known]].T
+        entries.append((which[~is_known], number[at][~is_known], -weight))
+    here = np.arange(count)
+    values = np.concatenate([total, *(np.full(len(row), weight) for row, _, weight in entries)])
+    places = tuple(np.concatenate([here, *(entry[axis] for entry in entries)]) for axis in (0, 1))
+    return splu(coo_matrix((values, places), shape=(count, count)).tocsc()).solve(right).T
+
+
+# --- a network that forgets --------------------------------------------------------------------------------------
+
+
+def randomize_layers(
+    model: nn.Module, layers: Layers | None = None, *, independent: bool = False, seed: int = 0
+) -> Iterator[tuple[str, nn.Module]]:
+    """Copies of `model` that have forgotten ever more, from the answer back to the picture: (name, copy), one a layer.
+
+    `layers` are modules or names in the order in which they run, each with all in it; by default every module with
+    parameters of its own, in the order in which they were made. With `independent` each copy has forgotten one layer
+    alone. Weights are drawn anew as He et al. start them, biases are 0, normalizations as if new. Source: Adebayo et
+    al., 2018.
+    """
+    check_model(model)
+    check_whole_number("seed", seed)
+    names = {module: name for name, module in model.named_modules()}
+    if layers is None:
+        chosen = [name for module, name in names.items() if any(True for _ in module.parameters(recurse=False))]
+    else:
+        chosen = [names[module] for module in named_layers(model, layers).values()]
+    for name in chosen:
+        if not any(True for _ in model.get_submodule(name).parameters()):
+            raise ValueError(f"layers: {name!r} has no weights that could be drawn anew")
+    if not chosen:
+        raise ValueError("model has no weights that could be drawn anew")
+    return _forgetting(model, chosen, independent, int(seed))
+
+
+def _forgetting(model: nn.Module, names: list[str], independent: bool, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    forgetful = copy.deepcopy(model)
+    for place, name in reversed(list(enumerate(names))):
+        if independent:
+            forgetful = copy.deepcopy(model)
+        # Seeded by its place: a layer gets the same weights whatever was drawn before.
+        forget(forgetful.get_submodule(name), torch.Generator().manual_seed(1000 * seed + place))
+        yield name, copy.deepcopy(forgetful)
+
+
+@torch.no_grad()
+def forget(module: nn.Module, random: torch.Generator) -> None:
+    """Draw all weights of `module` anew, in place, from `random`, a generator on the CPU."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._NormBase):
+            part.reset_running_stats()
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                drawn = torch.empty(parameter.shape)
+                nn.init.kaiming_normal_(drawn, generator=random)
+                parameter.copy_(drawn)
+            else:
+                parameter.fill_(0.0 if "bias" in name else 1.0)
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """How alike two stacks of maps, both (N, ...), are in the order of their numbers: (N,), in [-1, 1].
+
+    Spearman's: the correlation of the ranks, of equal numbers their mean rank. 0 where one of the two is even, and has
+    no order. Source: Spearman, 1904.
+    """
+    for name, maps in (("first", first), ("second", second)):
+        if not isinstance(maps, Tensor):
+            raise TypeError(f"{name} must be a tensor (N, ...), not {type(maps).__name__}")
+        if maps.ndim < 2 or maps.numel() == 0 or not maps.isfinite().all():
+            raise ValueError(f"{name} must be finite maps (N, ...), not {tuple(maps.shape)}")
+    if first.shape != second.shape:
+        raise ValueError(f"second must have the shape of first, {tuple(first.shape)}, not {tuple(second.shape)}")
+    a, b = (_centred_ranks(maps.flatten(1)) for maps in (first, second))
+    lengths = a.norm(dim=1) * b.norm(dim=1)
+    found = (a * b).sum(dim=1) / torch.where(lengths > 0, lengths, 1.0)
+    return found.clamp(-1, 1).to(first.dtype if first.is_floating_point() else torch.float32)
+
+
+def _centred_ranks(values: Tensor) -> Tensor:
+    values = values.contiguous()
+    ordered = values.sort(dim=1).values
+    # Equal numbers stand from `below` to `upto`: half of the sum is the middle of their ranks, but for a constant.
+    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    ranks = (below + upto).double() / 2
+    return ranks - ranks.mean(dim=1, keepdim=True)
+
+
+# --- what the arguments must be ----------------------------------------------------------------------------------
+
+
+def _check_maps(maps: Any, shape: tuple[int, ...] | None = None) -> None:
+    if not isinstance(maps, Tensor):
+        raise TypeError(f"maps must be a tensor (N, H, W), not {type(maps).__name__}")
+    if maps.ndim != 3 or maps.numel() == 0 or (shape is not None and maps.shape != shape):
+        raise ValueError(f"maps must have the shape {shape or '(N, H, W)'}, not {tuple(maps.shape)}")
+    if not maps.is_floating_point():
+        raise TypeError(f"maps must be floating point, not {maps.dtype}")
+    if not maps.isfinite().all():
+        raise ValueError("maps must be finite: these hold NaN or infinity")
+
+
+def _checked(maps: Any, masks: Any) -> tuple[Tensor, Tensor]:
+    _check_maps(maps)
+    if maps.min() < 0:
+        raise ValueError(
+            "maps must be 0 or more: choose what of a signed map is meant, what speaks for the score (`clamp(min=0)`) "
+            "or how much it matters (`abs()`)"
+        )
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"masks must be a tensor (N, H, W), not {type(masks).__name__}")
+    if masks.shape != maps.shape:
+        raise ValueError(f"masks must have the shape of maps, {tuple(maps.shape)}, not {tuple(masks.shape)}")
+    if masks.dtype != torch.bool:
+        raise TypeError(f"masks must be bool, not {masks.dtype}: `masks > 0.5`")
+    empty = (~masks.flatten(1).any(dim=1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(f"masks: that of picture {empty[0]} is empty, so nothing can lie in it")
+    return maps.detach(), masks.to(maps.device)
