@@ -7,7 +7,7 @@ the alt text in the output's metadata. Figures stand on white, so that they read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#6b6b6b"
@@ -218,6 +219,39 @@ def overlay_grid(
             heat, cmap=UNSIGNED, vmin=0, vmax=1, alpha=0.6, interpolation="bilinear",
             extent=(-0.5, breadth - 0.5, height - 0.5, -0.5),
         )  # fmt: skip
+    return figure
+
+
+def interval_grid(
+    table: Mapping[str, Mapping[str, Any]],
+    *,
+    alt: str,
+    titles: Sequence[str] | None = None,
+    highlighted: Collection[str] = (),
+    limits: tuple[float, float] = (0, 1),
+    width: float = WIDTH,
+) -> Figure:
+    """A league table as dots with their intervals: a row for each name of `table`, a column for each of its scores.
+
+    Each score is what has a `mean`, `low` and `high`, such as `trust.Interval`. Raises ValueError for an empty table.
+    """
+    if not table or not all(table.values()):
+        raise ValueError("table is empty: every row needs a score, and there must be a row")
+    scores = [*next(iter(table.values()))]
+    height = 0.7 + 0.27 * len(table)
+    figure, cells = subplots(1, len(scores), alt=alt, width=width, height=height, sharey=True, squeeze=False)
+    for axes, score, title in zip(cells[0], scores, titles or scores, strict=True):
+        for place, (name, row) in enumerate(table.items()):
+            color, its = ORANGE if name in highlighted else BLUE, row[score]
+            axes.plot([its.low, its.high], [place] * 2, color=color, linewidth=2.5)
+            axes.plot(its.mean, place, "o", color=color, markersize=5)
+        margin = 0.03 * (limits[1] - limits[0])  # for dots at the very end
+        axes.set(xlim=(limits[0] - margin, limits[1] + margin), ylim=(len(table) - 0.4, -0.6))
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_title(title, fontsize=12)
+        axes.grid(axis="y", color="#e4e7ea", linewidth=0.6)
+    cells[0][0].set_yticks(range(len(table)), list(table))
     return figure
 
 

@@ -78,15 +78,18 @@ class Shapes:
     shortcut_masks: Tensor | None  # (N, 64, 64) bool: every pixel the mark touches; None without a shortcut
 
 
-def generate(n: int, seed: int, *, shortcut: Shortcut | None = None) -> Shapes:
-    """Draw `n` pictures: picture i depends on `seed` and i alone, so fewer pictures are the first of more.
+def generate(n: int, seed: int, *, shortcut: Shortcut | None = None, background_seed: int | None = None) -> Shapes:
+    """Draw `n` pictures: picture i depends on the seeds and i alone, so fewer pictures are the first of more.
 
     The same seed gives the same pictures on every machine (to one grey level of 255) and, but for the mark
-    itself, with and without `shortcut`. Raises TypeError or ValueError for an `n` or `seed` that is no whole
-    number, 0 or more.
+    itself, with and without `shortcut`. A `background_seed` exchanges what lies behind the things, and nothing else:
+    with the same one, picture i of every seed has the same background, under its own light and camera. Raises TypeError
+    or ValueError for an `n` or seed that is no whole number, 0 or more.
     """
     check_whole_number("n", n)
     check_whole_number("seed", seed)
+    if background_seed is not None:
+        check_whole_number("background_seed", background_seed)
     if shortcut is not None and not isinstance(shortcut, Shortcut):
         raise TypeError(f"shortcut must be None or a Shortcut, such as Shortcut('tag'), not {type(shortcut).__name__}")
     import torch
@@ -98,10 +101,10 @@ def generate(n: int, seed: int, *, shortcut: Shortcut | None = None) -> Shapes:
     other_masks = np.empty((n, SIZE, SIZE), bool)
     shortcut_masks = None if shortcut is None else np.empty((n, SIZE, SIZE), bool)
     for i in range(n):
-        scene = _draw_scene(_Chance(seed, i))
+        # Streams of their own: neither a background nor the mark must shift any other draw.
+        scene = _draw_scene(_Chance(seed, i), None if background_seed is None else _Chance(background_seed, i, 2))
         masks[i], other_masks[i] = scene.visible > 0.5, scene.other_visible > 0.5
         if shortcut is not None and shortcut_masks is not None:
-            # A stream of its own: the mark must not shift any other draw.
             chance = _Chance(seed, i, 1)
             shown = scene.label if chance.happens(shortcut.rate) else chance.index(len(CATEGORIES))
             touched = SHORTCUT_KINDS[shortcut.kind](scene.image, shown, chance) > 0
@@ -175,12 +178,14 @@ class _Pose:
     flip: int
 
 
-def _draw_scene(chance: _Chance) -> _Scene:
+def _draw_scene(chance: _Chance, chance_of_background: _Chance | None = None) -> _Scene:
     label = chance.index(len(CATEGORIES))
     other_label = (label + 1 + chance.index(len(CATEGORIES) - 1)) % len(CATEGORIES) if chance.happens(0.25) else -1
     poses = _arrange(label, other_label, chance)
     angle = chance.between(-2.6, -0.55)
     image, grain = _background(chance)
+    if chance_of_background is not None:
+        image, _ = _background(chance_of_background)  # the grain is that of the things too, and stays
     nothing = np.zeros((SIZE, SIZE), np.float32)
     scene = _Scene(image, (math.cos(angle), math.sin(angle)), grain, label, other_label, nothing, nothing.copy())
 

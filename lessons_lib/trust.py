@@ -17,7 +17,18 @@ from torch import Tensor, nn
 
 from ._checks import check_not_negative, check_number, check_whole_number
 from .hooks import Layers, check_model, named_layers
-from .targets import Target, at_once, explaining, laid_out, scores_of, seeded, settled
+from .targets import (
+    Target,
+    at_once,
+    check_images,
+    check_logits,
+    explaining,
+    laid_out,
+    normal_like,
+    scores_of,
+    seeded,
+    settled,
+)
 
 # --- the truth is known: where it lies ---------------------------------------------------------------------------
 
@@ -25,14 +36,16 @@ from .targets import Target, at_once, explaining, laid_out, scores_of, seeded, s
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: int = 0) -> Tensor:
     """Whether the highest number of `maps` (N, H, W), 0 or more, lies in `masks` (N, H, W), bool: (N,), in [0, 1].
 
-    Or within `tolerance` pixels of one. Of several highest numbers, the share that does; a map of zeros points nowhere,
-    and gets 0. Source: Zhang et al., 2018. Raises TypeError or ValueError for bad input.
+    Or no further than `tolerance` pixels from it. Of several highest numbers, the share that does; a map of zeros
+    points nowhere, and gets 0. Source: Zhang et al., 2018. Raises TypeError or ValueError for bad input.
     """
     maps, masks = _checked(maps, masks)
     check_whole_number("tolerance", tolerance)
     if tolerance:
-        window = 2 * int(tolerance) + 1
-        masks = nn.functional.max_pool2d(masks[:, None].float(), window, 1, int(tolerance))[:, 0] > 0
+        from scipy.ndimage import distance_transform_edt
+
+        away = np.stack([distance_transform_edt(~mask) for mask in masks.cpu().numpy()])
+        masks = torch.from_numpy(away <= int(tolerance)).to(masks.device)
     highest = maps.amax(dim=(1, 2), keepdim=True)
     points = (maps == highest) & (highest > 0)
     return _share(points.to(maps), masks)
@@ -42,6 +55,7 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     """The share of the sum of `maps` (N, H, W), 0 or more, that lies in `masks` (N, H, W), bool: (N,), in [0, 1].
 
     An even map gets the share of the picture that the mask covers; a map of zeros gets 0. Source: Wang et al., 2020.
+    Raises TypeError or ValueError for bad input.
     """
     return _share(*_checked(maps, masks))
 
@@ -51,7 +65,7 @@ def intersection_over_union(maps: Tensor, masks: Tensor, *, threshold: float | N
 
     What both cover, over what either covers. The part is as large as the mask, of equal numbers at its border each
     counts in part; or with a `threshold` in (0, 1] all that reaches this share of the map's maximum. Of a map of zeros
-    nothing is bright: 0.
+    nothing is bright: 0. Raises TypeError or ValueError for bad input.
     """
     maps, masks = _checked(maps, masks)
     if threshold is None:
@@ -91,7 +105,8 @@ def _brightest(values: Tensor, counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over pictures, and between which limits it would lie for other pictures of the same kind."""
+    """The mean over the pictures at hand, and limits that hold the mean of all pictures of their kind about as often as
+    the confidence says, if the whole is done again with new pictures."""
 
     mean: float
     low: float
@@ -105,38 +120,41 @@ def interval(values: Tensor, *, confidence: float = 0.95, seed: int = 0) -> Inte
     """The mean of `values` (N,) and its confidence interval, by the percentiles of 2000 bootstrap samples.
 
     One seed draws the same pictures for every method: for a difference of two methods hand over the differences picture
-    by picture. Source: Efron, 1979.
+    by picture. Of equal numbers it has no width: none of a hundred hit does not mean that none ever is. Source: Efron,
+    1979. Raises TypeError or ValueError for bad input.
     """
-    if not isinstance(values, Tensor) or values.ndim != 1 or len(values) == 0:
-        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"values must be a tensor (N,), one number for each picture, not {came}")
+    if not isinstance(values, Tensor):
+        raise TypeError(f"values must be a tensor (N,), not {type(values).__name__}")
+    if values.ndim != 1 or len(values) == 0 or not values.isfinite().all():
+        raise ValueError(f"values must be (N,) finite numbers, one for each picture; these are {tuple(values.shape)}")
     check_number("confidence", confidence)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    check_whole_number("seed", seed)
-    numbers = values.detach().double().cpu()
-    drawn = torch.randint(len(numbers), (2000, len(numbers)), generator=torch.Generator().manual_seed(int(seed)))
-    low, high = numbers[drawn].mean(dim=1).quantile(torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2]).double())
-    return Interval(numbers.mean().item(), low.item(), high.item())
+    random, numbers = seeded(seed, torch.device("cpu")), values.detach().double().cpu()
+    drawn = torch.randint(len(numbers), (2000, len(numbers)), generator=random, device="cpu")
+    low, high = np.quantile(numbers[drawn].mean(dim=1).numpy(), (0.5 - confidence / 2, 0.5 + confidence / 2))
+    return Interval(numbers.mean().item(), float(low), float(high))
 
 
 def league_table(
     scores: Mapping[str, Mapping[str, Tensor]], *, confidence: float = 0.95
 ) -> dict[str, dict[str, Interval]]:
-    """The mean scores of methods, best first by the first score: method -> score -> `Interval`.
+    """The mean scores of methods, best first by the first score of the first: method -> score -> `Interval`.
 
     `scores` maps a method to its scores by name, each (N,), one number for each picture. Raises ValueError where the
-    methods were not all scored in the same way on equally many pictures.
+    methods were not all scored in the same way on equally many pictures, and for what `interval` refuses.
     """
-    shapes = {method: {name: len(values) for name, values in its.items()} for method, its in scores.items()}
-    for method, shape in shapes.items():
-        if shape != next(iter(shapes.values())) or not shape or len(set(shape.values())) > 1:
+    names = [*next(iter(scores.values()), ())]
+    if not names:
+        raise ValueError("scores is empty: there must be a method, and every method needs a score")
+    count = len(scores[next(iter(scores))][names[0]])
+    for method, its in scores.items():
+        if its.keys() != set(names) or any(len(values) != count for values in its.values()):
             raise ValueError(f"scores of {method!r}: every method needs the same scores on the same pictures")
     table = {
-        method: {name: interval(values, confidence=confidence) for name, values in its.items()}
-        for method, its in scores.items()
+        method: {name: interval(its[name], confidence=confidence) for name in names} for method, its in scores.items()
     }
-    return dict(sorted(table.items(), key=lambda entry: -next(iter(entry[1].values())).mean))
+    return dict(sorted(table.items(), key=lambda entry: -entry[1][names[0]].mean))
 
 
 # --- it is not: take away what the map points at ----------------------------------------------------------------
@@ -146,7 +164,7 @@ Baseline = float | Tensor | Callable[[Tensor, Tensor], Tensor]
 makes whole pictures of pictures and of which of their pixels are kept (N, H, W), such as `linear_imputation`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Scores (N, steps + 1) of pictures with ever more pixels taken away, or put back: by `shares` (steps + 1,)."""
 
@@ -175,9 +193,10 @@ def deletion(
 
     After step k, the share k / `steps` of them is replaced by the `baseline`; a good map makes it fall soon. Equal
     numbers go in an order drawn from `seed`. With `probability=False` the logit; of a target that is a function, its
-    own score. Source: Petsiuk et al., 2018; Samek et al., 2017.
+    own score. Source: Petsiuk et al., 2018; Samek et al., 2017. Raises TypeError or ValueError for bad input.
     """
-    return _curve(False, model, images, maps, target, baseline, steps, probability, seed, batch_size)
+    given = {"steps": steps, "probability": probability, "seed": seed, "batch_size": batch_size}
+    return _curve(torch.logical_not, model, images, maps, target, baseline, **given)
 
 
 def insertion(
@@ -194,37 +213,44 @@ def insertion(
 ) -> Curve:
     """As `deletion`, but the pixels come, the highest first, where before there was only the `baseline`.
 
-    A good map makes the probability rise soon.
+    A good map makes the probability rise soon. Raises TypeError or ValueError for bad input.
     """
-    return _curve(True, model, images, maps, target, baseline, steps, probability, seed, batch_size)
+    given = {"steps": steps, "probability": probability, "seed": seed, "batch_size": batch_size}
+    return _curve(lambda first: first, model, images, maps, target, baseline, **given)
 
 
 def _curve(
-    inserting: bool,
+    kept_of: Callable[[Tensor], Tensor],
     model: nn.Module,
     images: Tensor,
     maps: Tensor,
     target: Target,
     baseline: Baseline,
-    steps: int,
-    probability: bool,
-    seed: int | torch.Generator,
-    batch_size: int | None,
+    *,
+    steps: Any,
+    probability: Any,
+    seed: Any,
+    batch_size: Any,
 ) -> Curve:
+    """`kept_of` says which pixels are the picture's own, where the first of the map's order are given."""
     check_whole_number("steps", steps, 1)
     if batch_size is not None:
         check_whole_number("batch_size", batch_size, 1)
     with explaining(model, images, target), torch.no_grad():
         _check_maps(maps, (len(images), *images.shape[2:]))
-        fill = _filling(baseline, images)
-        places = _places(maps, seed)
-        wanted = settled(target, model(laid_out(images)))
+        images = images.detach()
+        fill, places = _filling(baseline, images), _places(maps.to(images.device), seed)
+        size = batch_size or at_once(images)
+        # The answers themselves are only needed where they are what is explained; else the first tells all.
+        asked = images if target is None else images[:1]
+        answers = [model(laid_out(some)) for some in asked.split(size)]
+        check_logits(answers[0])
+        wanted = settled(target, torch.cat(answers).expand(len(images), -1))
         scores = []
         for step in range(int(steps) + 1):
-            first = places < round(step / steps * places[0].numel())
-            kept = first if inserting else ~first
+            kept = kept_of(places < round(step / steps * places[0].numel()))
             shown = torch.where(kept[:, None], images, fill(images, kept))
-            scores.append(_scores(model, shown, wanted, probability, batch_size or at_once(images)))
+            scores.append(_scores(model, shown, wanted, probability, size))
     shares = torch.linspace(0, 1, int(steps) + 1, dtype=images.dtype, device=images.device)
     return Curve(shares, torch.stack(scores, dim=1))
 
@@ -233,7 +259,7 @@ def _places(maps: Tensor, seed: int | torch.Generator) -> Tensor:
     """The place of each pixel in the order from the highest number of its map down: (N, H, W), from 0."""
     random = seeded(seed, torch.device("cpu"))
     # Shuffled first: large parts of some maps are 0, and would else go from the top left to the bottom right.
-    shuffled = torch.randperm(maps[0].numel(), generator=random).to(maps.device)
+    shuffled = torch.randperm(maps[0].numel(), generator=random, device=random.device).to(maps.device)
     order = shuffled[maps.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     return order.argsort(dim=1).view_as(maps)
 
@@ -245,12 +271,20 @@ def _scores(model: nn.Module, images: Tensor, wanted: Any, probability: bool, ba
         if isinstance(wanted, Tensor) and probability:
             logits = logits.softmax(dim=1)
         found.append(scores_of(logits, wanted[rows] if isinstance(wanted, Tensor) else wanted))
-    return torch.cat(found)
+    return torch.cat(found).to(images)
 
 
 def _filling(baseline: Baseline, images: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    if callable(baseline) and not isinstance(baseline, Tensor):
-        return baseline
+    if callable(baseline) and not isinstance(baseline, Tensor | type):
+
+        def fill(images: Tensor, kept: Tensor) -> Tensor:
+            filled = baseline(images.clone(), kept.clone())  # its own, to do with as it likes
+            if not isinstance(filled, Tensor) or filled.shape != images.shape:
+                came = tuple(filled.shape) if isinstance(filled, Tensor) else type(filled).__name__
+                raise ValueError(f"baseline must make pictures {tuple(images.shape)}, not {came}")
+            return _finite(filled.to(images))
+
+        return fill
     if isinstance(baseline, Tensor):
         try:
             filled = baseline.to(images).expand_as(images)
@@ -260,30 +294,37 @@ def _filling(baseline: Baseline, images: Tensor) -> Callable[[Tensor, Tensor], T
             ) from None
     else:
         check_number("baseline", baseline)
-        filled = torch.full_like(images[:1], float(baseline)).expand_as(images)
-    if not filled.isfinite().all():
-        raise ValueError("baseline must be finite: this one holds NaN or infinity")
+        filled = torch.full_like(images[:1], baseline).expand_as(images)  # type: ignore[arg-type]
+    _finite(filled)
     return lambda images, kept: filled
+
+
+def _finite(baseline: Tensor) -> Tensor:
+    if not baseline.isfinite().all():
+        raise ValueError("baseline must be finite: this one holds NaN or infinity")
+    return baseline
 
 
 def linear_imputation(images: Tensor, kept: Tensor, *, noise: float = 0.01, seed: int | torch.Generator = 0) -> Tensor:
     """`images` (N, C, H, W) with every pixel that is not `kept` (N, H, W), bool, made up from its neighbours.
 
     Each is the mean of its eight neighbours, those beside it with twice the weight of those at its corners, all solved
-    at once; plus Gaussian `noise`. So the holes betray less of their shape. Of a picture without a pixel left, grey.
-    Source: Rong et al., 2022 (ROAD).
+    at once; plus Gaussian `noise`, the same for every picture, which may lead out of [0, 1]. So the holes betray less
+    of their shape. Of a picture without a pixel left, grey. Source: Rong et al., 2022 (ROAD). Raises TypeError or
+    ValueError for bad input.
     """
+    check_images(images)
+    _check_masks(kept, (len(images), *images.shape[2:]), "kept")
     check_not_negative("noise", noise)
-    random = seeded(seed, torch.device("cpu"))
-    made_up = images.detach().clone()
-    for picture, known in zip(made_up, kept.cpu().numpy(), strict=True):
-        missing = torch.from_numpy(~known).to(images.device)
+    made_up, random = images.detach().clone(), seeded(seed, torch.device("cpu"))
+    drawn = normal_like(random, made_up[0])
+    for picture, known in zip(made_up, kept.to(images.device), strict=True):
         if not known.any():
             picture[:] = 0.5
         elif not known.all():
-            picture[:, missing] = torch.from_numpy(_solved(picture.cpu().double().numpy(), known)).to(picture)
-        drawn = torch.randn(len(picture), int(missing.sum()), generator=random, dtype=picture.dtype)
-        picture[:, missing] += noise * drawn.to(picture)
+            solved = _solved(picture.cpu().double().numpy(), known.cpu().numpy())
+            picture[:, ~known] = torch.from_numpy(solved).to(picture)
+        picture += noise * drawn * ~known
     return made_up
 
 
@@ -323,13 +364,14 @@ def randomize_layers(
     """Copies of `model` that have forgotten ever more, from the answer back to the picture: (name, copy), one a layer.
 
     `layers` are modules or names in the order in which they run, each with all in it; by default every module with
-    parameters of its own, in the order in which they were made. With `independent` each copy has forgotten one layer
-    alone. Weights are drawn anew as He et al. start them, biases are 0, normalizations as if new. Source: Adebayo et
-    al., 2018.
+    parameters of its own, and only those, in the order in which they were made. With `independent` each copy has
+    forgotten one layer alone. Weights are drawn anew as He et al. start them, biases are 0, normalizations as if new.
+    Source: Adebayo et al., 2018. Raises TypeError or ValueError for bad input.
     """
     check_model(model)
-    check_whole_number("seed", seed)
+    check_whole_number("seed", seed, 0, 2**32)
     names = {module: name for name, module in model.named_modules()}
+    whole = layers is not None
     if layers is None:
         chosen = [name for module, name in names.items() if any(True for _ in module.parameters(recurse=False))]
     else:
@@ -339,51 +381,70 @@ def randomize_layers(
             raise ValueError(f"layers: {name!r} has no weights that could be drawn anew")
     if not chosen:
         raise ValueError("model has no weights that could be drawn anew")
-    return _forgetting(model, chosen, independent, int(seed))
+    # Copied now: what is done to the model later is not of these copies. And so that they can be explained.
+    with torch.inference_mode(False):
+        start = copy.deepcopy(model)
+    return _forgetting(start, chosen, whole, independent, int(seed))
 
 
-def _forgetting(model: nn.Module, names: list[str], independent: bool, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    forgetful = copy.deepcopy(model)
+def _forgetting(
+    start: nn.Module, names: list[str], whole: bool, independent: bool, seed: int
+) -> Iterator[tuple[str, nn.Module]]:
+    forgetful = start
     for place, name in reversed(list(enumerate(names))):
-        if independent:
-            forgetful = copy.deepcopy(model)
-        # Seeded by its place: a layer gets the same weights whatever was drawn before.
-        forget(forgetful.get_submodule(name), torch.Generator().manual_seed(1000 * seed + place))
-        yield name, copy.deepcopy(forgetful)
+        with torch.inference_mode(False):
+            if independent:
+                forgetful = copy.deepcopy(start)
+            module = forgetful.get_submodule(name)
+            # Seeded by its place: a layer gets the same weights whatever was drawn before.
+            random = torch.Generator("cpu").manual_seed(1000 * seed + place)
+            for part in module.modules() if whole else [module]:
+                _forget(part, random)
+            forgotten = copy.deepcopy(forgetful)
+        yield name or type(module).__name__, forgotten
 
 
 @torch.no_grad()
-def forget(module: nn.Module, random: torch.Generator) -> None:
-    """Draw all weights of `module` anew, in place, from `random`, a generator on the CPU."""
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._NormBase):
-            part.reset_running_stats()
-        for name, parameter in part.named_parameters(recurse=False):
-            if parameter.ndim > 1:
-                drawn = torch.empty(parameter.shape)
-                nn.init.kaiming_normal_(drawn, generator=random)
-                parameter.copy_(drawn)
-            else:
-                parameter.fill_(0.0 if "bias" in name else 1.0)
+def _forget(module: nn.Module, random: torch.Generator) -> None:
+    """Draw the weights that `module` itself holds anew, in place."""
+    if isinstance(module, _AS_IF_NEW):
+        module.reset_parameters()
+        return
+    for name, parameter in module.named_parameters(recurse=False):
+        if "bias" in name:
+            parameter.zero_()
+        elif parameter.ndim > 1:
+            drawn = torch.empty(parameter.shape, device="cpu")
+            nn.init.kaiming_normal_(drawn, generator=random)
+            parameter.copy_(drawn)
+        else:
+            parameter.fill_(1.0)
+
+
+_AS_IF_NEW = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """How alike two stacks of maps, both (N, ...), are in the order of their numbers: (N,), in [-1, 1].
 
     Spearman's: the correlation of the ranks, of equal numbers their mean rank. 0 where one of the two is even, and has
-    no order. Source: Spearman, 1904.
+    no order. Source: Spearman, 1904. Raises TypeError or ValueError for bad input.
     """
     for name, maps in (("first", first), ("second", second)):
         if not isinstance(maps, Tensor):
             raise TypeError(f"{name} must be a tensor (N, ...), not {type(maps).__name__}")
-        if maps.ndim < 2 or maps.numel() == 0 or not maps.isfinite().all():
-            raise ValueError(f"{name} must be finite maps (N, ...), not {tuple(maps.shape)}")
+        if maps.ndim < 2 or maps.numel() == 0:
+            raise ValueError(f"{name} must have the shape (N, ...), not {tuple(maps.shape)}")
+        if not maps.is_floating_point():
+            raise TypeError(f"{name} must be floating point, not {maps.dtype}")
+        if not maps.isfinite().all():
+            raise ValueError(f"{name} must be finite: these maps hold NaN or infinity")
     if first.shape != second.shape:
         raise ValueError(f"second must have the shape of first, {tuple(first.shape)}, not {tuple(second.shape)}")
     a, b = (_centred_ranks(maps.flatten(1)) for maps in (first, second))
     lengths = a.norm(dim=1) * b.norm(dim=1)
     found = (a * b).sum(dim=1) / torch.where(lengths > 0, lengths, 1.0)
-    return found.clamp(-1, 1).to(first.dtype if first.is_floating_point() else torch.float32)
+    return found.clamp(-1, 1).to(first.dtype)
 
 
 def _centred_ranks(values: Tensor) -> Tensor:
@@ -410,19 +471,26 @@ def _check_maps(maps: Any, shape: tuple[int, ...] | None = None) -> None:
 
 
 def _checked(maps: Any, masks: Any) -> tuple[Tensor, Tensor]:
+    """Maps of at most 1, so that no sum of theirs is too large for their type, and masks beside them."""
     _check_maps(maps)
     if maps.min() < 0:
         raise ValueError(
             "maps must be 0 or more: choose what of a signed map is meant, what speaks for the score (`clamp(min=0)`) "
             "or how much it matters (`abs()`)"
         )
-    if not isinstance(masks, Tensor):
-        raise TypeError(f"masks must be a tensor (N, H, W), not {type(masks).__name__}")
-    if masks.shape != maps.shape:
-        raise ValueError(f"masks must have the shape of maps, {tuple(maps.shape)}, not {tuple(masks.shape)}")
-    if masks.dtype != torch.bool:
-        raise TypeError(f"masks must be bool, not {masks.dtype}: `masks > 0.5`")
+    _check_masks(masks, maps.shape, "masks")
     empty = (~masks.flatten(1).any(dim=1)).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(f"masks: that of picture {empty[0]} is empty, so nothing can lie in it")
-    return maps.detach(), masks.to(maps.device)
+    maps = maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / torch.where(highest > 0, highest, 1.0), masks.to(maps.device)
+
+
+def _check_masks(masks: Any, shape: tuple[int, ...], name: str) -> None:
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"{name} must be a tensor (N, H, W), not {type(masks).__name__}")
+    if masks.dtype != torch.bool:
+        raise TypeError(f"{name} must be bool, not {masks.dtype}: `{name} > 0.5`")
+    if masks.shape != shape:
+        raise ValueError(f"{name} must have the shape {tuple(shape)}, not {tuple(masks.shape)}")

@@ -22,12 +22,14 @@ from lessons_lib.plots import (
     coloured,
     image_grid,
     image_rows,
+    interval_grid,
     map_grid,
     overlay_grid,
     panel_grid,
     prediction_bars,
     subplots,
 )
+from lessons_lib.trust import Interval
 
 PICTURES = torch.rand(3, 3, 8, 10, generator=torch.Generator().manual_seed(0))
 
@@ -265,3 +267,22 @@ def test_a_coloured_map_of_zeros_is_the_colour_of_zero() -> None:
     for share in (0, 1.5):
         with pytest.raises(ValueError, match="share must lie in"):
             coloured(torch.zeros(1, 3, 3), signed=False, share=share)
+
+
+def test_a_table_of_intervals_has_a_row_for_each_name_and_a_column_for_each_score() -> None:
+    table = {
+        "saliency": {"point": Interval(0.7, 0.6, 0.8), "energy": Interval(0.4, 0.35, 0.45)},
+        "noise": {"point": Interval(0.2, 0.1, 0.3), "energy": Interval(0.2, 0.15, 0.25)},
+    }
+    figure = interval_grid(table, alt="A table.", highlighted=["noise"], titles=["pointing", "energy"])
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["saliency", "noise"]
+    assert (left.get_title(), right.get_title()) == ("pointing", "energy")
+    bars, dots = left.lines[::2], left.lines[1::2]
+    assert [bar.get_xdata().tolist() for bar in bars] == [[0.6, 0.8], [0.1, 0.3]]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [0.7, 0.2]
+    assert [dot.get_color() for dot in dots] == [BLUE, ORANGE]
+    top, bottom = (dot.get_ydata()[0] for dot in dots)
+    assert left.transData.transform((0, top))[1] > left.transData.transform((0, bottom))[1]
+    with pytest.raises(ValueError, match="table is empty"):
+        interval_grid({}, alt="Nothing.")

@@ -84,6 +84,28 @@ def test_no_pictures_are_empty_tensors() -> None:
     assert none.shortcut_masks is not None and none.shortcut_masks.shape == (0, 64, 64)
 
 
+def test_other_backgrounds_change_what_lies_behind_the_things_and_nothing_else(many: Shapes) -> None:
+    one, other = (generate(60, seed=11, background_seed=seed) for seed in (1, 2))
+    for drawn in (one, other):
+        for field in ("labels", "masks", "other_labels", "other_masks"):
+            assert torch.equal(getattr(drawn, field), getattr(many, field)[:60])
+        # A soft camera mixes a pixel with its neighbours, three times at the most: hence not on the rim.
+        inner = shrunk(many.masks[:60], 4)[:, None].expand(-1, 3, -1, -1)
+        assert (drawn.images[inner] - many.images[:60][inner]).abs().max() < 1e-5
+        behind = ~(grown(many.masks | many.other_masks, 4)[:60, None].expand(-1, 3, -1, -1))
+        assert (drawn.images[behind] - many.images[:60][behind]).abs().mean() > 0.1
+    assert (one.images - other.images).abs().mean() > 0.05
+
+
+def test_one_background_seed_puts_the_same_background_behind_things_of_every_seed() -> None:
+    one, other = (generate(40, seed, background_seed=9) for seed in (11, 12))
+    unlike = generate(40, 12)
+    corner = (slice(None), slice(None), slice(0, 3), slice(0, 3))
+    alike = torch.corrcoef(torch.stack([d.images[corner].mean(dim=(2, 3)).flatten() for d in (one, other, unlike)]))
+    # Light and camera are another picture's, so corners are alike and not the same.
+    assert alike[0, 1] > 0.8 and alike[0, 2] < 0.4
+
+
 def test_each_category_is_about_a_tenth_of_the_pictures(many: Shapes) -> None:
     # Five standard deviations of a binomial with n = 600, p = 0.1.
     assert (torch.bincount(many.labels, minlength=10) - 60).abs().max() < 37

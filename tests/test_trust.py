@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from networks import network, pictures
 from scipy import stats
 from torch import Tensor, nn
 
+from lessons_lib.saliency import input_gradient
 from lessons_lib.trust import (
     LOCALIZATION,
     deletion,
@@ -101,6 +103,21 @@ def test_what_the_map_says_beyond_its_order_counts_for_its_energy_alone() -> Non
 def test_a_tolerance_lets_a_peak_beside_the_mask_count() -> None:
     peak = square(0, 3, 1).float()  # two rows above it
     assert [pointing_game(peak, MASK, tolerance=t).item() for t in (0, 1, 2, 3)] == [0, 0, 1, 1]
+    aslant = square(1, 1, 1).float()  # a row and a column away: further than one pixel
+    assert [pointing_game(aslant, MASK, tolerance=t).item() for t in (1, 2)] == [0, 1]
+    both = pointing_game(torch.cat([peak, aslant]), torch.cat([square(6, 6, 2), MASK]), tolerance=2)
+    assert both.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_neither_large_pictures_nor_large_numbers_are_too_much(dtype: torch.dtype) -> None:
+    mask = torch.zeros(1, 300, 300, dtype=torch.bool)
+    mask[:, :150] = True
+    for maps in (torch.ones(1, 300, 300, dtype=dtype), torch.full((1, 300, 300), torch.finfo(dtype).max, dtype=dtype)):
+        for metric in (pointing_game, energy_inside, partial(intersection_over_union, threshold=0.5)):
+            found = metric(maps, mask)
+            assert found.item() == pytest.approx(0.5, abs=1e-4)
+            assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 def test_with_a_threshold_the_part_is_what_reaches_that_share_of_the_maximum() -> None:
@@ -108,6 +125,8 @@ def test_with_a_threshold_the_part_is_what_reaches_that_share_of_the_maximum() -
     assert intersection_over_union(maps, MASK, threshold=0.6).item() == 1
     assert intersection_over_union(maps, MASK, threshold=0.5).item() == pytest.approx(16 / 20)
     assert intersection_over_union(torch.zeros(1, 8, 8), MASK, threshold=0.5).item() == 0
+    faint = torch.cat([maps, 0.01 * maps])  # each map has a maximum of its own
+    assert intersection_over_union(faint, MASK.expand(2, -1, -1), threshold=0.6).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("metric", LOCALIZATION.values(), ids=LOCALIZATION)
@@ -120,7 +139,7 @@ def test_with_a_threshold_the_part_is_what_reaches_that_share_of_the_maximum() -
         (torch.full((1, 8, 8), torch.nan), MASK, ValueError, "finite"),
         (-torch.ones(1, 8, 8), MASK, ValueError, "0 or more: choose"),
         (torch.ones(1, 8, 8), None, TypeError, "masks must be a tensor"),
-        (torch.ones(2, 8, 8), MASK, ValueError, "the shape of maps"),
+        (torch.ones(2, 8, 8), MASK, ValueError, r"masks must have the shape \(1|2, 8, 8\)"),
         (torch.ones(1, 8, 8), MASK.float(), TypeError, "masks must be bool"),
         (torch.ones(1, 8, 8), ~(MASK | True), ValueError, "picture 0 is empty"),
     ],
@@ -166,6 +185,20 @@ def test_the_intervals_of_two_methods_use_the_same_pictures() -> None:
     assert (shifted.low, shifted.high) == pytest.approx((interval(first).low + 2, interval(first).high + 2))
 
 
+def test_more_confidence_makes_an_interval_wider_and_another_seed_another_one() -> None:
+    values = noise(60)
+    sure, usual, other = interval(values, confidence=0.99), interval(values), interval(values, seed=1)
+    assert sure.low < usual.low < usual.high < sure.high
+    assert usual != other and usual == interval(values, seed=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    table = league_table({"a": {"x": values}}, confidence=0.99)
+    assert table["a"]["x"] == sure
+
+
+def test_the_order_of_a_methods_scores_does_not_matter() -> None:
+    table = league_table({"a": {"x": noise(9), "y": noise(9) + 5}, "b": {"y": noise(9), "x": noise(9) + 1}})
+    assert [*table] == ["b", "a"] and [*table["b"]] == ["x", "y"]
+
+
 def test_a_constant_has_an_interval_without_width() -> None:
     found = interval(torch.ones(20))
     assert (found.mean, found.low, found.high) == (1, 1, 1) and str(found) == "1.00 (1.00 to 1.00)"
@@ -182,13 +215,20 @@ def test_a_league_table_is_sorted_by_its_first_score() -> None:
     assert table["strong"]["two"] == interval(scores["strong"]["two"])
 
 
-def test_methods_that_were_not_scored_alike_are_refused() -> None:
-    with pytest.raises(ValueError, match="scores of 'b'"):
-        league_table({"a": {"x": noise(4)}, "b": {"x": noise(5)}})
-    with pytest.raises(ValueError, match="scores of 'b'"):
-        league_table({"a": {"x": noise(4)}, "b": {"y": noise(4)}})
-    with pytest.raises(ValueError, match="values must be a tensor"):
-        interval(noise(3, 4))
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"a": {"x": noise(4)}, "b": {"x": noise(5)}}, "scores of 'b'"),
+        ({"a": {"x": noise(4)}, "b": {"y": noise(4)}}, "scores of 'b'"),
+        ({}, "scores is empty"),
+        ({"a": {}}, "scores is empty"),
+        ({"a": {"x": torch.tensor([0.5, torch.nan])}}, "finite numbers"),
+        ({"a": {"x": noise(3, 4)}}, "values must be"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused(scores: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        league_table(scores)
 
 
 # --- deletion and insertion --------------------------------------------------------------------------------------
@@ -263,6 +303,38 @@ def test_neither_the_batch_nor_the_other_pictures_change_a_curve(of: Callable[..
     alone = of(LINEAR, IMAGES[2:3], maps[2:3], 1, steps=5)
     torch.testing.assert_close(small.scores, whole.scores)
     torch.testing.assert_close(alone.scores, whole.scores[2:3])
+    made_up = of(LINEAR, IMAGES, maps, TARGETS, steps=5, baseline=linear_imputation)
+    one = of(LINEAR, IMAGES[2:3], maps[2:3], 1, steps=5, baseline=linear_imputation)
+    torch.testing.assert_close(one.scores, made_up.scores[2:3])
+
+
+def test_no_more_pictures_are_looked_at_together_than_asked() -> None:
+    sizes: list[int] = []
+
+    class Counting(Sum):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    for target in (None, TARGETS):
+        deletion(Counting(), IMAGES, brought(), target, steps=2, batch_size=3)
+    assert max(sizes) == 3
+
+
+@pytest.mark.parametrize(("of", "first"), [(deletion, False), (insertion, True)])
+def test_a_function_is_told_which_pixels_are_kept_and_may_do_what_it_likes(of: Callable[..., Any], first: bool) -> None:
+    images, told = IMAGES.clone(), list[Tensor]()
+
+    def grey(images: Tensor, kept: Tensor) -> Tensor:
+        told.append(kept.clone())
+        images.permute(0, 2, 3, 1)[~kept] = 0.5
+        return images
+
+    found = of(LINEAR, images, brought(), TARGETS, baseline=grey, steps=6)
+    torch.testing.assert_close(found.scores, of(LINEAR, IMAGES, brought(), TARGETS, steps=6).scores)
+    assert torch.equal(images, IMAGES)
+    brightest = brought().flatten(1).argmax(dim=1)
+    assert (told[1].flatten(1).gather(1, brightest[:, None]) == first).all()
 
 
 def test_a_target_may_be_a_function_and_is_asked_as_it_is() -> None:
@@ -310,6 +382,10 @@ def test_a_baseline_may_be_a_picture() -> None:
         ({"baseline": torch.zeros(5, 5)}, ValueError, "does not broadcast"),
         ({"baseline": float("nan")}, ValueError, "baseline must be finite"),
         ({"baseline": "black"}, TypeError, "baseline must be a number"),
+        ({"baseline": float}, TypeError, "baseline must be a number"),
+        ({"baseline": lambda images, kept: images[:1]}, ValueError, "baseline must make pictures"),
+        ({"baseline": lambda images, kept: images.numpy()}, ValueError, "baseline must make pictures"),
+        ({"baseline": lambda images, kept: images * torch.nan}, ValueError, "baseline must be finite"),
         ({"target": 7}, ValueError, "target 7 is out of range"),
         ({"seed": -1}, ValueError, "seed must be 0 or more"),
     ],
@@ -319,6 +395,15 @@ def test_bad_input_for_a_curve_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         of(LINEAR, IMAGES, **({"maps": brought(), "target": TARGETS} | changed))
+
+
+def test_what_puts_out_no_logits_is_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return images, images
+
+    with pytest.raises(ValueError, match="model must put out logits"):
+        deletion(Two(), IMAGES, brought())
 
 
 # --- linear imputation -------------------------------------------------------------------------------------------
@@ -367,6 +452,21 @@ def test_deletion_takes_linear_imputation_as_its_baseline() -> None:
     assert (found.scores[:, 1] - grey.scores[:, 1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("kept", "error", "words"),
+    [
+        (noise(2, 10, 10), TypeError, "kept must be bool"),
+        (noise(1, 10, 10) > 0.5, ValueError, "kept must have the shape"),
+        (None, TypeError, "kept must be a tensor"),
+    ],
+)
+def test_imputation_refuses_what_does_not_say_which_pixels_are_kept(
+    kept: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        linear_imputation(noise(2, 3, 10, 10), kept)
+
+
 # --- networks that forget ----------------------------------------------------------------------------------------
 
 
@@ -408,8 +508,26 @@ def test_by_default_every_module_with_weights_of_its_own_is_a_layer() -> None:
     assert names == own[::-1] and len(names) == 26
 
 
+def test_a_module_with_weights_and_children_forgets_its_own_alone() -> None:
+    class WithToken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1, 1, 4))
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    model = WithToken()
+    alone = dict(randomize_layers(model, independent=True))
+    assert [*alone] == ["b", "a", "WithToken"]
+    assert changed(model, alone["WithToken"]) == {""} and changed(model, alone["a"]) == {"a"}
+    assert not torch.equal(alone["a"].get_parameter("a.weight"), alone["b"].get_parameter("b.weight"))
+    whole = dict(randomize_layers(model, [model]))
+    assert changed(model, whole["WithToken"]) == {"", "a", "b"}
+
+
 def test_weights_are_drawn_as_he_et_al_start_them_and_normalizations_are_as_new() -> None:
     (_, forgetful), *_ = randomize_layers(network("resnet18"), ["layer3"])
+    wide = forgetful.get_submodule("layer3.0.conv1").weight  # twice as many channels come out as go in
+    assert wide.std().item() == pytest.approx((2 / wide[0].numel()) ** 0.5, rel=0.02)
     block = forgetful.get_submodule("layer3.1")
     weight = block.conv2.weight
     assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.02)
@@ -417,6 +535,34 @@ def test_weights_are_drawn_as_he_et_al_start_them_and_normalizations_are_as_new(
     assert (norm.weight == 1).all() and (norm.bias == 0).all()
     assert (norm.running_mean == 0).all() and (norm.running_var == 1).all()
     assert not forgetful.training
+
+
+def test_biases_are_zero_and_every_kind_of_normalization_is_as_new() -> None:
+    def made() -> nn.Sequential:
+        norms = nn.LayerNorm([4, 3, 4]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.PReLU(4)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), *norms, nn.Conv2d(4, 2, 1))
+
+    model = made()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    forgetful = dict(randomize_layers(model, [model]))["Sequential"]
+    fresh = made().state_dict()
+    for name, value in forgetful.state_dict().items():
+        if name.startswith(("0.", "5.")):
+            assert "weight" in name or not value.any()
+        else:
+            assert torch.equal(value, fresh[name]), name
+
+
+def test_copies_are_of_the_model_as_it_was_and_can_be_explained() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    before = copy.deepcopy(model.state_dict())
+    with torch.inference_mode():
+        copies = randomize_layers(nn.Sequential(model, nn.Linear(3, 2)), ["1"])
+        nn.init.zeros_(model[1].weight)
+        ((_, forgetful),) = copies
+    assert torch.equal(forgetful.get_parameter("0.1.weight"), before["1.weight"])
+    assert input_gradient(forgetful, torch.rand(1, 3, 2, 2)).shape == (1, 3, 2, 2)
 
 
 def test_a_seed_gives_the_same_weights_again_and_another_others() -> None:
@@ -438,8 +584,9 @@ def test_layers_without_weights_and_strangers_are_refused_before_any_copy() -> N
         randomize_layers(nn.ReLU())
     with pytest.raises(TypeError, match="model must be"):
         randomize_layers("model")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="seed"):
-        randomize_layers(model, seed=-1)
+    for seed in (-1, 2**62):
+        with pytest.raises(ValueError, match="seed"):
+            randomize_layers(model, seed=seed)
 
 
 # --- rank correlation --------------------------------------------------------------------------------------------
@@ -468,7 +615,10 @@ def test_what_has_no_ranks_is_refused() -> None:
         rank_correlation(noise(2, 3), noise(2, 4))
     with pytest.raises(TypeError, match="second must be a tensor"):
         rank_correlation(noise(2, 3), [1, 2])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="finite"):
-        rank_correlation(torch.full((2, 3), torch.inf), noise(2, 3))
+    for pair in ((torch.full((2, 3), torch.inf), noise(2, 3)), (noise(2, 3), torch.full((2, 3), torch.nan))):
+        with pytest.raises(ValueError, match="must be finite"):
+            rank_correlation(*pair)
+    with pytest.raises(TypeError, match="first must be floating point"):
+        rank_correlation(noise(2, 3) > 0.5, noise(2, 3))
     with pytest.raises(ValueError, match=r"\(N, ...\)"):
         rank_correlation(noise(3), noise(3))

@@ -173,6 +173,25 @@ def _whether_it_answers_otherwise(
     return (before.argmax(dim=1) != after.argmax(dim=1)).float()
 
 
+def _everybodys_targets(model: nn.Module, images: Tensor, masks: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+    before, after = _before_and_after(model, images, masks, others, targets)
+    return (before - after)[:, targets]
+
+
+def _targets_for_pictures(model: nn.Module, images: Tensor, masks: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+    before, after = _before_and_after(model, images, masks, others, targets)
+    return (before - after)[targets]
+
+
+def _exchanged_too_soon(model: nn.Module, images: Tensor, masks: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+    return _intervention(model, _mixed(images, masks, others), masks, others, targets)
+
+
+def _winner_after(model: nn.Module, images: Tensor, masks: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+    before, after = _before_and_after(model, images, masks, others, targets)
+    return _logit(before, targets) - after.amax(dim=1)
+
+
 def _mean_fall(model: nn.Module, images: Tensor, masks: Tensor, others: Tensor, targets: Tensor) -> Tensor:
     return _intervention(model, images, masks, others, targets).mean()
 
@@ -267,6 +286,25 @@ _INTERVENTION = Exercise(
             "its fall.",
         ),
         Mistake(
+            _everybodys_targets,
+            "`logits[:, targets]` is (N, N): every picture is asked for everybody's targets. From each row exactly one "
+            "number is wanted: look at `gather`.",
+        ),
+        Mistake(
+            _targets_for_pictures,
+            "You take `targets` for the numbers of pictures. Logits are (N, K): rows are pictures, columns are "
+            "classes, and from row n you want column `targets[n]`.",
+        ),
+        Mistake(
+            _exchanged_too_soon,
+            "Nothing falls at all: before and after are the same picture. You write into `images`, and then ask about "
+            "them as they were before, which they no longer are. Exchange in a copy; `torch.where` makes one.",
+        ),
+        Mistake(
+            _winner_after,
+            "Before, you ask for the target, and after, for whichever class wins. Ask for the same class both times.",
+        ),
+        Mistake(
             _mean_fall,
             "You return the mean over the pictures. Whether a network relies on something differs from picture to "
             "picture: return one number for each.",
@@ -309,6 +347,8 @@ def _maps_and_masks() -> dict[str, tuple[Tensor, Tensor]]:
     empty[1, 3, 1] = 0.02
     corner = torch.zeros(2, 4, 3, dtype=torch.bool)
     corner[0, :2] = corner[1, 3] = True
+    blank, below = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3, dtype=torch.bool)
+    below[0, 2:] = below[1] = True
     inside = torch.rand(1, 4, 6, generator=random)
     inside[0, 1, 4] = 2
     around = torch.zeros(1, 4, 6, dtype=torch.bool)
@@ -317,6 +357,7 @@ def _maps_and_masks() -> dict[str, tuple[Tensor, Tensor]]:
         "six maps, of which three point right": (maps, masks),
         "a map of zeros, beside a faint one that points right": (empty, corner),
         "a single map that points right": (inside, around),
+        "maps of zeros, one of them under a mask of everything": (blank, below),
     }
 
 
@@ -341,6 +382,10 @@ def _by_row_and_column(maps: Tensor, masks: Tensor) -> Tensor:
 
 def _zeros_count(maps: Tensor, masks: Tensor) -> Tensor:
     return masks.flatten(1).gather(1, maps.flatten(1).argmax(dim=1)[:, None])[:, 0].float()
+
+
+def _maxima_of_zeros_count(maps: Tensor, masks: Tensor) -> Tensor:
+    return ((maps * masks).amax(dim=(1, 2)) >= maps.amax(dim=(1, 2))).float()
 
 
 def _outside(maps: Tensor, masks: Tensor) -> Tensor:
@@ -425,6 +470,11 @@ _POINTS_AT = Exercise(
             _zeros_count,
             "Right, but for a map of zeros. `argmax` has to answer something, so it names the first pixel, and where "
             "the mask covers that corner, a map that says nothing scores. It should get 0.",
+        ),
+        Mistake(
+            _maxima_of_zeros_count,
+            "Right, but for a map of zeros. Its maximum, 0, is reached in its mask as everywhere else, so a map that "
+            "says nothing scores. It should get 0.",
         ),
         Mistake(_outside, "You count maps that point *outside* of their mask. It is the other way round."),
         Mistake(_darkest, "You look for the *darkest* pixel. The map points with its brightest."),
@@ -517,6 +567,10 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
     return functional.cosine_similarity(a, b, dim=1)
 
 
+def _closeness(first: Tensor, second: Tensor) -> Tensor:
+    return 1 / (1 + (first - second).abs().mean(dim=(1, 2)))
+
+
 def _normalized(seed: int) -> nn.Sequential:
     """A classifier that is another one in training: its BatchNorm then takes the batch's own statistics."""
     plain = _network(2, 12, 3, seed=seed)
@@ -542,7 +596,7 @@ def _networks_that_forget() -> dict[str, Case]:
             *(normal(3, 2, 4, 5), torch.tensor([1, 3, 0])),
         ),
         "two pictures, and the first layer of a network with BatchNorm": (
-            *(_normalized(5), "0", 0.5 * normal(4, 2, 3, 3), _products, _correlation),
+            *(_normalized(5), "0", 0.5 * normal(4, 2, 3, 3), _products, _closeness),
             *(normal(2, 2, 3, 4), torch.tensor([2, 0])),
         ),
     }
@@ -661,6 +715,18 @@ def _first_target_alone(
     return _forgotten(model, layer, weight, method, likeness, images, targets[:1].expand(len(images)))
 
 
+def _correlation_whatever_is_asked(
+    model: nn.Module, layer: str, weight: Tensor, method: Method, likeness: Likeness, images: Tensor, targets: Tensor
+) -> Tensor:
+    return _forgotten(model, layer, weight, method, _correlation, images, targets)
+
+
+def _answers_of_the_model(
+    model: nn.Module, layer: str, weight: Tensor, method: Method, likeness: Likeness, images: Tensor, targets: Tensor
+) -> Tensor:
+    return _forgotten(model, layer, weight, method, likeness, images, model(images).argmax(dim=1))
+
+
 def _likeness_of_answers(
     model: nn.Module, layer: str, weight: Tensor, method: Method, likeness: Likeness, images: Tensor, targets: Tensor
 ) -> Tensor:
@@ -669,7 +735,7 @@ def _likeness_of_answers(
 
 
 _FORGOTTEN = Exercise(
-    name="forgotten",
+    name="forgotten_likeness",
     number="11.3",
     title="Forget, and compare",
     prompt="Given a model, the name of a layer and a new weight for it, a method (model, images, targets) -> maps, a "
@@ -681,8 +747,9 @@ _FORGOTTEN = Exercise(
     mistakes=(
         Mistake(
             _with_itself,
-            "Everything comes out as 1: you compare the changed network with itself. Assigning a network to a second "
-            "name makes no copy, and `copy.copy` shares its weights: `copy.deepcopy` makes one.",
+            "Everything comes out as for two equal maps: both networks had the same weights when you asked them. "
+            "Either the copy shares its weights (`copy.deepcopy` makes one that does not), or the new weight never "
+            "arrived in it: `x = weight` only gives a new meaning to `x`, `.data.copy_(weight)` writes into the layer.",
         ),
         Mistake(
             _own_answers,
@@ -729,6 +796,15 @@ _FORGOTTEN = Exercise(
         Mistake(
             _first_target_alone,
             "You take the first picture's target for all of them. Each has its own: `targets` is (N).",
+        ),
+        Mistake(
+            _correlation_whatever_is_asked,
+            "You take the correlation of the two maps. How alike they are is measured by the `likeness` that you are "
+            "given, which may be another.",
+        ),
+        Mistake(
+            _answers_of_the_model,
+            "You explain the class that the network gives. Asked is `targets`, for both networks.",
         ),
         Mistake(
             _likeness_of_answers,
@@ -953,6 +1029,35 @@ def _by_size(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, ba
     return _deletion_curve(model, images, maps.abs(), targets, baseline, steps)
 
 
+def _by_brightness(
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, baseline: Tensor, steps: int
+) -> Tensor:
+    pixels, top = maps[0].numel(), maps.amax(dim=(1, 2), keepdim=True)
+    return _curve(model, images, targets, baseline, steps, lambda count: maps > (1 - count / pixels) * top)
+
+
+def _one_too_many(
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, baseline: Tensor, steps: int
+) -> Tensor:
+    places = _places(maps)
+    return _curve(model, images, targets, baseline, steps, lambda count: places <= count)
+
+
+def _places_in_the_batch(
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, baseline: Tensor, steps: int
+) -> Tensor:
+    places, pixels = maps.flatten().argsort(descending=True).argsort().view_as(maps), maps[0].numel()
+    return _curve(
+        *(model, images, targets, baseline, steps), lambda count: places < count * len(maps) * pixels // pixels
+    )
+
+
+def _from_the_end(
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, baseline: Tensor, steps: int
+) -> Tensor:
+    return _deletion_curve(model, images, maps, targets, baseline, steps).flip(1)
+
+
 def _one_pixel_a_step(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor, baseline: Tensor, steps: int
 ) -> Tensor:
@@ -1048,6 +1153,25 @@ _DELETION = Exercise(
             _by_size,
             "You sort by absolute values, so pixels that speak *against* the class go first as well. The brightest is "
             "the largest number, with its sign.",
+        ),
+        Mistake(
+            _by_brightness,
+            "You take away what is brighter than a share of the maximum. How many pixels that are is another number in "
+            "every map. Count pixels: after step k the share k / steps of them is gone.",
+        ),
+        Mistake(
+            _one_too_many,
+            "There is one pixel too many in every step, and one gone before the first: places begin at 0, so after k "
+            "pixels those with a place *below* k are gone.",
+        ),
+        Mistake(
+            _places_in_the_batch,
+            "You sort the pixels of the whole batch together, so a faint map loses its pixels last. Each map has an "
+            "order of its own: `dim=1` of the flattened maps.",
+        ),
+        Mistake(
+            _from_the_end,
+            "The curve is the wrong way round: it should begin with the picture as it is, and end with the baseline.",
         ),
         Mistake(
             _one_pixel_a_step,
