@@ -427,9 +427,13 @@ def test_a_chapter_of_another_specimen_runs_on_its_own_instead_of_imagenet(
     notebook.metadata["specimen"] = "shapes-tagged"
     notebooks.write(notebook, path)
     monkeypatch.setattr(notebooks, "chapters", lambda number: [path])
-    for asked, ran in (("imagenet", "shapes-tagged"), ("imagenet-shuffled", "shapes-tagged"), ("shapes", "shapes")):
+    for asked, told in (
+        ("imagenet", "ran on shapes-tagged in"),
+        ("imagenet-shuffled", "left out, it is about shapes-tagged"),  # it would be the same once more
+        ("shapes", "ran on shapes in"),
+    ):
         assert figures.main(["--check", "--specimen", asked]) == 0
-        assert f"ran on {ran} in" in capsys.readouterr().out
+        assert told in capsys.readouterr().out
 
 
 def test_a_figure_is_stored_with_as_few_colours_as_it_takes(tmp_path: Path) -> None:

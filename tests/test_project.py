@@ -158,6 +158,7 @@ def test_imports_run_one_way() -> None:
                 "mistakes",
                 "comparisons",
             ),
+            *("trust", "league"),
         },
         {"plots", "interactive"},
         {"exercises"},
