@@ -172,7 +172,7 @@ def trial(name: str, count: int = COUNT) -> Trial:
 
 def _thing(count: int) -> Trial:
     one, drawn = load_specimen("shapes"), generate(count + count // 4 + 20, SEED)
-    right = (answers(one.model, drawn.images) == drawn.labels).nonzero()[:count, 0]
+    right = (logits_of(one.model, drawn.images).argmax(dim=1) == drawn.labels).nonzero()[:count, 0]
     return Trial(one, drawn.images[right], drawn.labels[right], {"thing": drawn.masks[right]})
 
 
@@ -184,8 +184,8 @@ def _tag_decides(count: int) -> Trial:
     marks, says = tagged.shortcut_masks, tagged.labels
     images, labels, things = (part[1:] for part in (plain.images, plain.labels, plain.masks))
     misleading = torch.where(marks[:, None], tagged.images, images)
-    right, misled = answers(one.model, images) == labels, answers(one.model, misleading) == says
-    chosen = (right & misled & (says != labels)).nonzero()[:count, 0]
+    before, after = (logits_of(one.model, seen).argmax(dim=1) for seen in (images, misleading))
+    chosen = ((before == labels) & (after == says) & (says != labels)).nonzero()[:count, 0]
     parts = {"tag": marks[chosen], "thing": (things & ~marks)[chosen]}
     return Trial(one, misleading[chosen], says[chosen], parts)
 
@@ -194,7 +194,7 @@ def _tag_tells(count: int, network: str) -> Trial:
     one = load_specimen(network)
     plain, tagged = generate(count, SEED), generate(count, SEED, shortcut=Shortcut("tag"))
     targets = tagged.labels
-    before, after = (logits(one.model, drawn.images).gather(1, targets[:, None])[:, 0] for drawn in (tagged, plain))
+    before, after = (logits_of(one.model, drawn.images).gather(1, targets[:, None])[:, 0] for drawn in (tagged, plain))
     assert tagged.shortcut_masks is not None
     return Trial(one, tagged.images, targets, {"tag": tagged.shortcut_masks}, before - after)
 
@@ -224,14 +224,9 @@ TRIALS: Mapping[str, Kind] = {
 
 
 @torch.no_grad()
-def logits(model: nn.Module, images: Tensor) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Of many pictures (N, 3, H, W), in parts: (N, classes)."""
     return torch.cat([model(some) for some in images.split(50)])
-
-
-def answers(model: nn.Module, images: Tensor) -> Tensor:
-    """What many pictures (N, 3, H, W) are read as: (N,)."""
-    return logits(model, images).argmax(dim=1)
 
 
 # --- the scores --------------------------------------------------------------------------------------------------

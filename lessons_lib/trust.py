@@ -7,7 +7,7 @@ what it points at, does it change when the network forgets. What a good score is
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,13 +80,6 @@ def intersection_over_union(maps: Tensor, masks: Tensor, *, threshold: float | N
     return both / (part.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) - both)
 
 
-LOCALIZATION: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "pointing game": pointing_game,
-    "energy inside": energy_inside,
-    "intersection over union": intersection_over_union,
-}
-
-
 def _share(maps: Tensor, masks: Tensor) -> Tensor:
     whole = maps.sum(dim=(1, 2))
     return (maps * masks).sum(dim=(1, 2)) / torch.where(whole > 0, whole, 1.0)
@@ -123,17 +116,29 @@ def interval(values: Tensor, *, confidence: float = 0.95, seed: int = 0) -> Inte
     by picture. Of equal numbers it has no width: none of a hundred hit does not mean that none ever is. Source: Efron,
     1979. Raises TypeError or ValueError for bad input.
     """
-    if not isinstance(values, Tensor):
-        raise TypeError(f"values must be a tensor (N,), not {type(values).__name__}")
-    if values.ndim != 1 or len(values) == 0 or not values.isfinite().all():
-        raise ValueError(f"values must be (N,) finite numbers, one for each picture; these are {tuple(values.shape)}")
+    return _intervals([values], confidence, seed)[0]
+
+
+def _intervals(rows: Sequence[Tensor], confidence: float, seed: int) -> list[Interval]:
+    """That of each row; all of one length. Drawing is what takes time, so all see the same samples."""
+    for values in rows:
+        if not isinstance(values, Tensor):
+            raise TypeError(f"values must be a tensor (N,), not {type(values).__name__}")
+        if values.ndim != 1 or len(values) == 0 or not values.isfinite().all():
+            raise ValueError(
+                f"values must be (N,) finite numbers, one for each picture; these are {tuple(values.shape)}"
+            )
     check_number("confidence", confidence)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    random, numbers = seeded(seed, torch.device("cpu")), values.detach().double().cpu()
-    drawn = torch.randint(len(numbers), (2000, len(numbers)), generator=random, device="cpu")
-    low, high = np.quantile(numbers[drawn].mean(dim=1).numpy(), (0.5 - confidence / 2, 0.5 + confidence / 2))
-    return Interval(numbers.mean().item(), float(low), float(high))
+    random, numbers = seeded(seed, torch.device("cpu")), torch.stack([row.detach().double().cpu() for row in rows])
+    size = (2000, numbers.shape[1])
+    drawn = torch.randint(size[1], size, generator=random, device="cpu")
+    often = torch.zeros(size, dtype=numbers.dtype, device="cpu").scatter_add_(
+        1, drawn, numbers.new_ones(1).expand(size)
+    )
+    limits = np.quantile((numbers @ often.T).numpy() / size[1], (0.5 - confidence / 2, 0.5 + confidence / 2), axis=1)
+    return [Interval(*three) for three in zip(numbers.mean(dim=1).tolist(), *limits.tolist(), strict=True)]
 
 
 def league_table(
@@ -151,9 +156,8 @@ def league_table(
     for method, its in scores.items():
         if its.keys() != set(names) or any(len(values) != count for values in its.values()):
             raise ValueError(f"scores of {method!r}: every method needs the same scores on the same pictures")
-    table = {
-        method: {name: interval(its[name], confidence=confidence) for name in names} for method, its in scores.items()
-    }
+    found = iter(_intervals([its[name] for its in scores.values() for name in names], confidence, seed=0))
+    table = {method: {name: next(found) for name in names} for method in scores}
     return dict(sorted(table.items(), key=lambda entry: -entry[1][names[0]].mean))
 
 
@@ -352,7 +356,9 @@ def _solved(picture: Any, known: Any) -> Any:
     here = np.arange(count)
     values = np.concatenate([total, *(np.full(len(row), weight) for row, _, weight in entries)])
     places = tuple(np.concatenate([here, *(entry[axis] for entry in entries)]) for axis in (0, 1))
-    return splu(coo_matrix((values, places), shape=(count, count)).tocsc()).solve(right).T
+    # Symmetric and positive definite: with an order of elimination made for that, twice as fast.
+    settings = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    return splu(coo_matrix((values, places), shape=(count, count)).tocsc(), **settings).solve(right).T
 
 
 # --- a network that forgets --------------------------------------------------------------------------------------
