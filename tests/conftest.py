@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import browsing
 import pytest
+from browser import launched, program
 
 # Read before any test changes the environment.
 LOCAL_DATA = os.environ.get("LESSONS_DATA")
@@ -40,15 +40,11 @@ def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A Chromium; tests that need it are skipped without one, and say so, or fail where REQUIRE_BROWSER=1."""
-    program = browsing.program()
-    if program is None:
+    path = program()
+    if path is None:
         message = "no chromium or google-chrome on this machine: the pages were not seen by a browser"
         if os.environ.get("REQUIRE_BROWSER") == "1":
             pytest.fail(message)
         pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=browsing.ARGUMENTS)
+    with launched(path) as chromium:
         yield chromium
-        chromium.close()

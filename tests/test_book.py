@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import built_pages
 import nbformat
 import pytest
 from built_pages import ROOT, configuration, read, small_book
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,19 @@ def book() -> Path:
 def our_addresses() -> tuple[str, str, str]:
     config = configuration()
     return built_pages.slug(), config["repository"]["branch"], config["html"]["baseurl"]
+
+
+def properties(page: Path) -> dict[str, str]:
+    """What a page tells those who show a link to it."""
+    tags = read(page).select("head meta")
+    return {str(tag.get("property") or tag.get("name")): str(tag["content"]) for tag in tags if tag.get("content")}
+
+
+def cover_text(name: str) -> str:
+    """The words for the figure that stands for a chapter."""
+    notebook = nbformat.read((ROOT / name).with_suffix(".ipynb"), as_version=4)
+    (cover,) = (cell for cell in notebook.cells if "cover" in cell.metadata.get("tags", []))
+    return str(cover.metadata["mystnb"]["image"]["alt"])
 
 
 def write_page(folder: Path, body: str, name: str = "page.html") -> Path:
@@ -107,6 +122,48 @@ def test_every_page_is_described_and_has_its_published_address(book: Path) -> No
         assert published in (book / "sitemap.xml").read_text(encoding="utf-8")
 
 
+def test_the_sitemap_lists_the_pages_and_nothing_else(book: Path) -> None:
+    listed = re.findall("<loc>(.*)</loc>", (book / "sitemap.xml").read_text(encoding="utf-8"))
+    published = configuration()["html"]["baseurl"]
+    assert sorted(listed) == sorted(published + name for name in built_pages.page_names())
+
+
+@pytest.mark.parametrize("name", ["search.html", "genindex.html", "404.html"])
+def test_search_engines_lead_nobody_to_a_page_without_content(book: Path, name: str) -> None:
+    assert properties(book / name)["robots"] == "noindex"
+
+
+def test_every_page_with_content_may_be_found(book: Path) -> None:
+    assert [name for name in built_pages.page_names() if "robots" in properties(book / name)] == []
+
+
+@pytest.mark.parametrize("name", [built_pages.page_names()[0], *built_pages.chapter_names()])
+def test_a_link_to_a_chapter_shows_its_picture(book: Path, name: str) -> None:
+    told, published = properties(book / name), configuration()["html"]["baseurl"]
+    assert told["twitter:card"] == "summary_large_image"
+    chapter = name if name in built_pages.chapter_names() else built_pages.chapter_names()[0]
+    assert told["og:image:alt"] == cover_text(chapter)
+    assert told["og:image"].startswith(published)
+    with Image.open(book / told["og:image"].removeprefix(published)) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (1200, 630))
+        assert (int(told["og:image:width"]), int(told["og:image:height"])) == picture.size
+        assert len(picture.getcolors(1 << 24) or []) > 100, "there is nothing on it"
+
+
+def test_a_link_to_a_page_without_a_picture_promises_none(book: Path) -> None:
+    told = properties(book / "book" / "glossary.html")
+    assert told["twitter:card"] == "summary"
+    assert [name for name in told if name.startswith("og:image")] == []
+
+
+def test_the_page_for_a_wrong_address_works_at_any_depth(book: Path) -> None:
+    page, published = read(book / "404.html"), configuration()["html"]["baseurl"]
+    links = [str(link["href"]) for link in page.select("a")]
+    assert links == [published + built_pages.page_names()[0], f"{published}search.html"]
+    assert all((book / link.removeprefix(published)).exists() for link in links)
+    assert list(built_pages.loaded_addresses(page)) == []
+
+
 def test_the_front_door_leads_to_the_first_page(book: Path) -> None:
     index = (book / "index.html").read_text(encoding="utf-8")
     assert f"url={built_pages.page_names()[0]}" in index
@@ -118,6 +175,20 @@ def test_the_map_shows_thirteen_chapters_and_links_those_that_exist(book: Path) 
     linked = {f"book/{link['href']}" for item in items for link in item.select("a")}
     assert linked == set(built_pages.chapter_names())
     assert len([item for item in items if item.select(".course-map-planned")]) == 13 - len(linked)
+
+
+def test_the_map_shows_a_small_picture_of_every_chapter(book: Path) -> None:
+    first = book / built_pages.page_names()[0]
+    pictures = read(first).select("ol.course-map img")
+    assert [image["alt"] for image in pictures] == [cover_text(name) for name in built_pages.chapter_names()]
+    assert {str(image["loading"]) for image in pictures} == {"lazy"}
+    files = [first.parent / str(image["src"]) for image in pictures]
+    assert sum(file.stat().st_size for file in files) < 400_000
+    for image, file in zip(pictures, files, strict=True):
+        width, height = int(str(image["width"])), int(str(image["height"]))
+        with Image.open(file) as picture:
+            assert picture.width >= 2 * width * 0.98
+            assert abs(picture.height / picture.width * width - height) < 1
 
 
 def test_how_made_says_what_every_notebook_recorded(book: Path) -> None:

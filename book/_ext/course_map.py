@@ -1,15 +1,23 @@
-"""The map of the course: `{course-map}` lists the chapters, linked once they are written.
+"""The map of the course: `{course-map}` lists the chapters, linked and with a picture once they are written.
 
 This table is the one place where the plan stands. A chapter is linked as soon as its notebook exists.
 """
 
 from __future__ import annotations
 
+from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
+from covers import FOLDER, Cover, all_covers, cover_of, fitted, shown_part
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.osutil import relative_uri
+
+BOX = (176, 117)  # pixels of the page that a picture may fill
+FINENESS = 2  # pixels of the file for one of the page
 
 
 class Chapter(NamedTuple):
@@ -59,10 +67,35 @@ class CourseMap(SphinxDirective):
         else:
             head += [title, nodes.Text(" "), nodes.inline("", "planned", classes=["course-map-planned"])]
         question = nodes.paragraph("", chapter.question, classes=["course-map-question"])
-        return nodes.list_item("", head, question)
+        cover = cover_of(Path(self.env.doc2path(docname))) if docname in self.env.found_docs else None
+        return nodes.list_item("", head, question, *([self.picture(cover)] if cover else []))
+
+    def picture(self, cover: Cover) -> nodes.raw:
+        """The chapter's picture, small."""
+        width, height = fitted(shown_part(cover).size, BOX)
+        source = relative_uri(self.env.app.builder.get_target_uri(self.env.docname), small(cover))
+        html = f'<img src="{source}" alt="{escape(cover.alt)}" width="{width}" height="{height}" loading="lazy" />'
+        return nodes.raw("", html, format="html")
+
+
+def small(cover: Cover) -> str:
+    """Where the small picture lies in the built folder."""
+    return f"{FOLDER}/small/{cover.number}.webp"
+
+
+def write_small_pictures(app: Sphinx, exception: Exception | None) -> None:
+    """Write the pictures of the map: the covers themselves weigh half a megabyte."""
+    if exception is not None or app.builder.format != "html":
+        return
+    for cover in all_covers(app):
+        picture, path = shown_part(cover), Path(app.outdir) / small(cover)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = fitted(picture.size, (BOX[0] * FINENESS, BOX[1] * FINENESS))
+        picture.resize(size, Image.Resampling.LANCZOS).save(path, quality=80, method=6)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("course-map", CourseMap)
+    app.connect("build-finished", write_small_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
