@@ -37,7 +37,7 @@ _LARGEST_WITH_SQUARE_PIXELS = 128  # a larger picture is enlarged smoothly
 _ENLARGED_TO = 384
 _PREFIX = "data:image/webp;base64,"
 # What a frame may weigh in base64, on average: ten of them, with alt texts, style and script, stay below 150 kB.
-_FRAME_BYTES = 13_500
+_FRAME_BYTES = 11_200
 _EXACT_BYTES = 17_000  # room for every picture of 64 x 64 without loss
 _FEW_COLOURS = 4096  # with more, it is a photograph, for which a lossless format is wasteful
 # Pixels stored for one of the page, each with falling qualities: the first with which the frames fit, or else the last.

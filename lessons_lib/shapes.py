@@ -123,7 +123,15 @@ def generate(n: int, seed: int, *, shortcut: Shortcut | None = None, background_
 
 
 class _Chance:
-    """The random numbers of one picture, all from uniform draws of PCG64, the same on every machine."""
+    """The random numbers of one picture, all from uniform draws of PCG64, the same on every machine.
+
+    What is staged overrules some of them: the numbers that follow stay what they are.
+    """
+
+    place: int | None = None
+    """Which of `PLACES` a background shows."""
+    hue: float | None = None
+    """That of a thing whose category leaves it free."""
 
     def __init__(self, seed: int, *key: int) -> None:
         sequence = np.random.SeedSequence(int(seed), spawn_key=key)
@@ -155,6 +163,76 @@ class _Chance:
         return noise
 
 
+# Staged pictures ----------------------------------------------------------------------------------
+
+FREE_OF_COLOUR: tuple[str, ...] = ("barred fish", "lined fish", "barred mug", "dotted egg", "checked egg", "snail")
+"""The categories whose things may have any colour."""
+PLACES: tuple[str, ...] = ("clay", "sand", "meadow", "sea", "dusk", "snow")
+COLOURS: tuple[str, ...] = ("red", "yellow", "green", "cyan", "blue", "purple")
+# Hue, saturation and value of each place, from and to; the hues of the colours.
+_GROUNDS = (
+    ((0.99, 1.04), (0.35, 0.6), (0.35, 0.65)),
+    ((0.1, 0.15), (0.3, 0.5), (0.6, 0.9)),
+    ((0.25, 0.36), (0.35, 0.6), (0.3, 0.65)),
+    ((0.52, 0.6), (0.4, 0.65), (0.4, 0.8)),
+    ((0.72, 0.8), (0.25, 0.5), (0.15, 0.35)),
+    ((0.5, 0.7), (0.0, 0.06), (0.8, 0.97)),
+)
+_HUES = (0.0, 0.15, 0.33, 0.5, 0.62, 0.8)
+
+
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """Pictures of single things with a tag in a corner; every field has one entry a picture.
+
+    The numbers that the parts show are indices: of `FREE_OF_COLOUR` for things and tags (each of those has a tag of its
+    own), of `PLACES` for backgrounds and of `COLOURS` for colours.
+    """
+
+    images: Tensor  # (N, 3, 64, 64) float32 in [0, 1]
+    things: Tensor  # (N,) int64
+    tags: Tensor  # (N,) int64
+    backgrounds: Tensor  # (N,) int64
+    colours: Tensor  # (N,) int64
+    thing_masks: Tensor  # (N, 64, 64) bool: where the thing is visible
+    tag_masks: Tensor  # (N, 64, 64) bool
+
+
+def stage(things: Tensor, tags: Tensor, backgrounds: Tensor, colours: Tensor, seed: int) -> Staged:
+    """Draw pictures whose parts show the given numbers, each (N,) int64, from 0 to 5; see `Staged`.
+
+    Picture i depends on the seed, i and its four numbers alone. Another tag, background or colour changes that part and
+    nothing else; another thing comes with other light and noise. Raises TypeError or ValueError for parts of another
+    type, length or range.
+    """
+    import torch
+
+    check_whole_number("seed", seed)
+    parts = {"things": things, "tags": tags, "backgrounds": backgrounds, "colours": colours}
+    for name, shown in parts.items():
+        if not isinstance(shown, torch.Tensor) or shown.dtype != torch.int64:
+            raise TypeError(f"{name} must be a tensor (N,) of int64, not {getattr(shown, 'dtype', type(shown))}")
+        if shown.shape != things.shape or shown.ndim != 1:
+            raise ValueError(f"{name} must be (N,) like things, not {tuple(shown.shape)}")
+        if len(shown) and not 0 <= int(shown.min()) <= int(shown.max()) < len(FREE_OF_COLOUR):
+            raise ValueError(f"{name} must lie from 0 to {len(FREE_OF_COLOUR) - 1}")
+    n = len(things)
+    images = np.empty((n, 3, SIZE, SIZE), np.float32)
+    masks, tag_masks = np.empty((n, SIZE, SIZE), bool), np.empty((n, SIZE, SIZE), bool)
+    for i, (thing, tag, background, colour) in enumerate(zip(*(p.tolist() for p in parts.values()), strict=True)):
+        ground = _Chance(seed, i, 2)
+        ground.place = background
+        scene = _draw_scene(_Chance(seed, i), ground, CATEGORIES.index(FREE_OF_COLOUR[thing]), colour)
+        touched = _tag(scene.image, tag, _Chance(seed, i, 1)) > 0
+        images[i], masks[i], tag_masks[i] = scene.image, (scene.visible > 0.5) & ~touched, touched
+    return Staged(
+        images=torch.from_numpy(images),
+        **{name: shown.clone() for name, shown in parts.items()},
+        thing_masks=torch.from_numpy(masks),
+        tag_masks=torch.from_numpy(tag_masks),
+    )
+
+
 # The scene ----------------------------------------------------------------------------------------
 
 
@@ -178,9 +256,15 @@ class _Pose:
     flip: int
 
 
-def _draw_scene(chance: _Chance, chance_of_background: _Chance | None = None) -> _Scene:
+def _draw_scene(
+    chance: _Chance, chance_of_background: _Chance | None = None, staged: int | None = None, colour: int = 0
+) -> _Scene:
+    """What chance draws; or with `staged` one thing of this category, and of this colour."""
     label = chance.index(len(CATEGORIES))
     other_label = (label + 1 + chance.index(len(CATEGORIES) - 1)) % len(CATEGORIES) if chance.happens(0.25) else -1
+    if staged is not None:
+        label, other_label = staged, -1
+        chance.hue = _HUES[colour]
     poses = _arrange(label, other_label, chance)
     angle = chance.between(-2.6, -0.55)
     image, grain = _background(chance)
@@ -351,8 +435,14 @@ def _natural_fields(white: Array, exponent: float) -> Array:
 
 
 def _muted(chance: _Chance) -> Colour:
-    """A colour as stones, soil, foliage, water and sky have it: mostly yellowish or bluish, seldom strong."""
+    """A colour as stones, soil, foliage, water and sky have it: mostly yellowish or bluish, seldom strong.
+
+    Or one of the place that is staged.
+    """
     family = chance.between(0, 1)
+    if chance.place is not None:
+        hues, saturations, values = _GROUNDS[chance.place]
+        return _colour(chance.between(*hues), chance.between(*saturations), chance.between(*values))
     if family < 0.45:
         hue, most = chance.between(0.05, 0.15), 0.5
     elif family < 0.65:
@@ -533,6 +623,8 @@ def _mix(first: Array, second: Array | np.float32, share: Array) -> Array:
 
 def _two_colours(chance: _Chance, hue: float, saturation: float = 0.75) -> tuple[Colour, Colour]:
     """A colour and one that stands out from it: mostly a pale one, sometimes a dark one."""
+    if chance.hue is not None:
+        hue = chance.hue + 0.06 * (hue - 0.5)
     if chance.happens(0.7):
         main = _colour(hue, saturation * chance.between(0.85, 1.15), chance.between(0.62, 0.92))
         return main, _colour(hue + chance.between(-0.1, 0.1), chance.between(0.05, 0.2), chance.between(0.9, 1))

@@ -164,10 +164,13 @@ def load_specimen(name: str | None = None, *, usual: str = "imagenet", network: 
     print(f"Specimen: {specimen.name}. Network: {weights.name}. Weights: {origin}.")
     if name is None and specimen.name == "shapes":
         print(f"The pictures of the book show the specimen {usual}: yours will differ, what they teach will not.")
-    _opened.append(
-        {"specimen": specimen.name, "name": weights.name, "source": weights.source, "sha256": weights.sha256}
-    )
+    note_opened(specimen.name, weights)
     return specimen
+
+
+def note_opened(specimen: str, weights: Weights) -> None:
+    """Enter into what `opened` tells that these weights were opened, of a network of this specimen's kind."""
+    _opened.append({"specimen": specimen, "name": weights.name, "source": weights.source, "sha256": weights.sha256})
 
 
 def opened() -> list[dict[str, str]]:

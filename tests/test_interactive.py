@@ -168,9 +168,11 @@ def test_photographs_are_stored_as_they_were_to_the_eye() -> None:
         assert np.abs(frame.astype(float) - pixels(picture)).mean() < 5  # of 255
 
 
-def test_graphs_are_stored_as_they_stand_in_the_page_for_fine_screens() -> None:
+def test_graphs_are_stored_without_loss_and_finer_than_they_are_shown() -> None:
     book = flipbook([graph(1), graph(2)], {"frequency": ["1", "2"]}, alt="A wave")
     for frame, figure in zip(frames(book), (graph(1), graph(2)), strict=True):
+        figure.resolution = frame.shape[1] / (96 * figure.get_figwidth())
+        assert figure.resolution >= 1.5
         elsewhere = Image.open(BytesIO(figure._repr_mimebundle_()[0]["image/png"])).convert("RGB")
         np.testing.assert_array_equal(frame, np.asarray(elsewhere))
 

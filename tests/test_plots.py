@@ -24,7 +24,6 @@ from lessons_lib.plots import (
     image_rows,
     interval_grid,
     map_grid,
-    overlay_grid,
     panel_grid,
     prediction_bars,
     subplots,
@@ -58,7 +57,6 @@ def test_no_title_is_cut_off(title: str, columns: int) -> None:
         image_grid(PICTURES, [title] * 3, alt="x", columns=columns),
         map_grid(PICTURES[:, 0], [title] * 3, alt="x", signed=False, columns=columns),
         panel_grid([*PICTURES[:2], PICTURES[2, 0]], [title] * 3, alt="x", signed=True, columns=columns),
-        overlay_grid(PICTURES, PICTURES[:, 0], [title] * 3, alt="x", columns=columns),
     ]
     for figure in grids:
         pixels = np.asarray(shown(figure)[0].convert("L"))
@@ -101,10 +99,10 @@ def test_alt_text_goes_out_with_the_figure() -> None:
     assert metadata["alt"] == "Three pictures of noise."
 
 
-def test_a_figure_is_stored_at_twice_the_size_it_is_shown_at() -> None:
+def test_a_figure_is_stored_finer_than_it_is_shown() -> None:
     image, metadata = shown(subplots(alt="empty", width=4, height=2)[0])
     assert (metadata["width"], metadata["height"]) == (384, 192)
-    assert image.size == (768, 384)
+    assert image.size == (672, 336)
 
 
 def test_photographs_are_stored_as_jpeg_and_graphs_as_png() -> None:
@@ -185,13 +183,6 @@ def test_lines_and_points_take_their_colours_from_the_safe_ones() -> None:
     assert [axes.plot([0, 1])[0].get_color() for _ in range(3)] == [BLUE, ORANGE, GREEN]
 
 
-def test_an_overlay_covers_its_picture_whatever_the_maps_size() -> None:
-    figure = overlay_grid(PICTURES[:1], torch.rand(1, 2, 2), alt="over")
-    picture, heat = drawn(figure)
-    assert tuple(picture.get_extent()) == tuple(heat.get_extent()) == (-0.5, 9.5, 7.5, -0.5)
-    assert heat.get_clim() == (0, 1)
-
-
 def test_prediction_bars_are_as_long_as_the_probabilities_and_tell_them_in_words() -> None:
     figure = prediction_bars(PICTURES[0], [("red leaf", 0.75, 8), ("snail", 0.25, 9)], title="What?")
     bars = figure.axes[1].patches
@@ -223,8 +214,6 @@ def test_drawing_changes_no_global_setting() -> None:
         (lambda: map_grid(torch.full((1, 2, 2), float("inf")), alt="x", signed=True), ValueError, "finite"),
         (lambda: map_grid(torch.rand(2, 2), alt="x", signed=True), ValueError, r"shape \(H, W\)"),
         (lambda: map_grid([[1, 2]], alt="x", signed=True), TypeError, "not list"),
-        (lambda: overlay_grid(PICTURES, torch.rand(2, 2, 2), alt="x"), ValueError, "2 came with 3"),
-        (lambda: overlay_grid(PICTURES, torch.rand(3, 2, 2) + 1, alt="x"), ValueError, r"in \[0, 1\]"),
         (lambda: prediction_bars(PICTURES[0], []), ValueError, "predictions is empty"),
     ],
 )
@@ -286,3 +275,10 @@ def test_a_table_of_intervals_has_a_row_for_each_name_and_a_column_for_each_scor
     assert left.transData.transform((0, top))[1] > left.transData.transform((0, bottom))[1]
     with pytest.raises(ValueError, match="table is empty"):
         interval_grid({}, alt="Nothing.")
+    short = {"saliency": table["saliency"], "noise": {"energy": Interval(0.2, 0.15, 0.25)}}
+    with pytest.raises(ValueError, match="row 'noise' of the table needs the scores point, energy, not energy"):
+        interval_grid(short, alt="A table.")
+    with pytest.raises(ValueError, match="point of 'saliency' leaves the limits 0 to"):
+        interval_grid(table, alt="A table.", limits=(0, 0.5))
+    with pytest.raises(TypeError, match="highlighted must be a collection of names"):
+        interval_grid(table, alt="A table.", highlighted="noise")

@@ -754,7 +754,7 @@ _FORGOTTEN = Exercise(
         Mistake(
             _own_answers,
             "You explain what the forgetful network answers. Then two things differ, the weights and the question, and "
-            "you can't tell which one changed the map. Ask both for `targets`.",
+            "you cannot tell which one changed the map. Ask both for `targets`.",
         ),
         Mistake(
             _zeros_for_weights,
@@ -1089,8 +1089,8 @@ _DELETION = Exercise(
         ),
         Mistake(
             _logits_on_the_way,
-            "These are logits. Their size differs from picture to picture, so their curves can't be averaged: here the "
-            "probability is asked for, behind the softmax.",
+            "These are logits. Their size differs from picture to picture, so their curves cannot be averaged: here "
+            "the probability is asked for, behind the softmax.",
         ),
         Mistake(_logarithms, "You take the logarithm of the probability. Asked is the probability itself."),
         Mistake(
