@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .exercises import progress as progress
     from .specimens import load_specimen as load_specimen
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["__version__", "check", "hint", "load_specimen", "progress"]
 
 _HOME_OF = {"load_specimen": "specimens", "check": "exercises", "hint": "exercises", "progress": "exercises"}
