@@ -6,24 +6,30 @@ VENV := .venv
 RUN := $(VENV)/bin/
 CHAPTER ?=
 SPECIMEN ?= imagenet
+SOLUTIONS ?= yes
 # Two at a time, each with one thread: two with two each would wait for one another most of the time.
 TWO := OMP_NUM_THREADS=1 $(RUN)python -m pytest -n 2 --dist loadfile
+CHECK := OMP_NUM_THREADS=1 $(RUN)python book/_make/figures.py --check --jobs 2
 ON_SHAPES := LESSONS_SPECIMEN=shapes LESSONS_STRICT=1 $(TWO) --nbval-lax --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint units notebooks chapters check-student lab figures student bench oracles clean
+.PHONY: help book pdf test lint units notebooks slow chapters check-student lab figures student bench oracles clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Installs once, and again only when one of these files changes.
 $(VENV)/installed: pyproject.toml constraints.txt book/_make/install.sh
-	@bash book/_make/install.sh $(VENV) "$(PYTHON)" '.[book,peers,test]' constraints.txt
+	@bash book/_make/install.sh $(VENV) "$(PYTHON)" '.[book,grade,peers,test]' constraints.txt
 	@touch $@
 
 book: $(VENV)/installed  ## build the book into _build/html
 	@$(RUN)jupyter-book build . --all -W -n --keep-going -q
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html"
+
+# Needs Chromium or Google Chrome. On Debian and Ubuntu: apt-get install chromium fonts-dejavu-core
+pdf: $(VENV)/installed  ## print the book just built into _build/course.pdf (needs Chromium; SOLUTIONS=no leaves them out)
+	@$(RUN)python book/_make/pdf.py $(if $(filter no,$(SOLUTIONS)),--no-solutions)
 
 test: lint book units notebooks  ## lint, build the book strictly, run all tests and the chapters on shapes
 
@@ -38,10 +44,13 @@ notebooks: $(VENV)/installed  ## the chapters on the specimen shapes
 	@$(ON_SHAPES) book
 
 chapters: $(VENV)/installed  ## the chapters on SPECIMEN=imagenet, storing nothing
-	@$(RUN)python book/_make/figures.py --check --specimen "$(SPECIMEN)"
+	@$(CHECK) --specimen "$(SPECIMEN)"
 
-check-student: student  ## run the students' edition on the specimen shapes
-	@$(ON_SHAPES) build/student
+check-student: student  ## run the students' edition on SPECIMEN=imagenet
+	@$(CHECK) --specimen "$(SPECIMEN)" --folder build/student
+
+slow: book  ## the tests that take minutes: the pages in a browser, a case from its training to its repair
+	@LESSONS_BOOK="$(CURDIR)/_build/html" $(TWO) -m slow tests
 
 lab: $(VENV)/installed  ## open JupyterLab on the chapters
 	@$(RUN)jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate book

@@ -16,7 +16,7 @@ import pytest
 from browsing import axe_violations, focused, opened, overflow, served, tab_to
 from built_pages import PAGE_LIMIT, SCRIPT_LIMIT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDTHS = (360, 1280)
 THEMES = ("light", "dark")

@@ -426,14 +426,38 @@ def test_a_chapter_of_another_specimen_runs_on_its_own_instead_of_imagenet(
     notebook = notebooks.read(path)
     notebook.metadata["specimen"] = "shapes-tagged"
     notebooks.write(notebook, path)
-    monkeypatch.setattr(notebooks, "chapters", lambda number: [path])
+    monkeypatch.setattr(notebooks, "chapters", lambda number, folder: [path])
     for asked, told in (
         ("imagenet", "ran on shapes-tagged in"),
-        ("imagenet-shuffled", "left out, it is about shapes-tagged"),  # it would be the same once more
+        ("imagenet-shuffled", "ran on shapes-tagged in"),
         ("shapes", "ran on shapes in"),
     ):
         assert figures.main(["--check", "--specimen", asked]) == 0
         assert told in capsys.readouterr().out
+
+
+def test_chapters_of_another_folder_are_checked_several_at_a_time(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chapter_with(tmp_path, OPEN).rename(tmp_path / "01_more.ipynb")
+    chapter_with(tmp_path, OPEN, "assert specimen.name == 'no such'")
+    asked = ["--check", "--jobs", "2", "--specimen", "shapes", "--folder", str(tmp_path)]
+    assert figures.main(asked) == 1
+    told = capfd.readouterr().out
+    assert "01_more.ipynb: ran on shapes in" in told and "AssertionError" in told
+    assert told.endswith("1 passed, 1 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [(["--jobs", "2"], "go with --check"), (["--check", "--jobs", "0"], "--jobs must be 1 or more, not 0")],
+)
+def test_options_that_make_no_sense_are_refused(
+    asked: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        figures.main(asked)
+    assert words in capsys.readouterr().err
 
 
 def test_a_figure_is_stored_with_as_few_colours_as_it_takes(tmp_path: Path) -> None:

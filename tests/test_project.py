@@ -116,7 +116,9 @@ def test_no_package_registry_and_no_path_of_a_developers_machine_is_named() -> N
     assert found == []
 
 
-@pytest.mark.parametrize("target", ["book", "test", "lab", "figures", "student", "bench", "oracles", "clean", "help"])
+@pytest.mark.parametrize(
+    "target", ["book", "pdf", "test", "slow", "lab", "figures", "student", "bench", "oracles", "clean", "help"]
+)
 def test_make_help_names_every_command(target: str) -> None:
     told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^  make {target}\s", told, re.M)
@@ -158,7 +160,7 @@ def test_imports_run_one_way() -> None:
                 "mistakes",
                 "comparisons",
             ),
-            *("trust", "league"),
+            *("trust", "league", "capstone"),
         },
         {"plots", "interactive"},
         {"exercises"},

@@ -82,6 +82,7 @@ def progress() -> None:
         state = f"passed on {passed}" if passed else "tried, not passed yet" if attempts else "not tried yet"
         taken = f", {attempts} attempt{'s' * (attempts != 1)}, {hints} hint{'s' * (hints != 1)}" if attempts else ""
         lines.append(f"{'✓' if passed else '○'} {exercise.number} {exercise.title} (`{exercise.name}`): {state}{taken}")
+    lines += [f"✓ {name.capitalize()} of chapter 12: repaired" for name in notes if name.startswith(_record.CASE)]
     total = len(all_exercises())
     show(*card("good" if done == total else "plain", f"{done} of {total} exercises done", *lines))
 

@@ -14,6 +14,8 @@ from filelock import FileLock
 from ..downloads import home_folder
 
 Record = dict[str, dict[str, Any]]
+CASE = "case "
+"""How the entry of a case of chapter 12 begins; its number follows."""
 
 
 def record_file() -> Path:
