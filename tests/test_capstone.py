@@ -121,11 +121,11 @@ def test_an_exchange_changes_its_part_in_every_picture_and_nothing_else(
         assert torch.equal(getattr(own, same), getattr(other, same))
     assert torch.equal(own.thing_masks, other.thing_masks) and torch.equal(own.tag_masks, other.tag_masks)
     moved = (own.images - other.images).abs().amax(dim=1) > 1e-5
-    # Edges and soft focus mix a pixel with its neighbours, three times at the most.
+    # Edges and soft focus mix neighbours, and a soft patch in front lets a little of the thing through.
     beside = {
         "tag": ~own.tag_masks,
-        "background": shrunk(own.tag_masks, 1) | shrunk(own.thing_masks, 4),
-        "colour": ~grown(own.thing_masks, 12) | shrunk(own.tag_masks, 1),
+        "background": shrunk(own.tag_masks, 1) | shrunk(own.thing_masks, 6),
+        "colour": ~grown(own.thing_masks, 16) | shrunk(own.tag_masks, 1),
     }[part]
     assert beside.sum() > 10_000 and not (moved & beside).any()
     assert moved.flatten(1).any(dim=1).all()
@@ -396,7 +396,7 @@ def test_a_repaired_network_passes_the_exam_and_fills_the_report(
     report = inquiry.report()
     assert "Repair: Exchanged the tags." in str(report)
     assert "&lt;Ada&gt;" in report.html and "100%" in report.html and "<Ada>" not in report.html
-    assert "Handed in: 1 accusations or acquittals, 2 networks" in str(report)
+    assert "Handed in: verdicts: 1, networks: 2" in str(report)
     assert report.html.startswith("<!doctype html>") and 'charset="utf-8"' in report.html
     (name,) = record.read()
     assert name == f"case {cases['tag'].number}"

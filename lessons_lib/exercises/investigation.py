@@ -230,7 +230,7 @@ class Report:
             self.lines.append(("What this does not show", " ".join(limits.split())))
         self.lines += [
             ("Steps that hold", ", ".join(_STEPS[step] for step in of._done) or "none"),
-            ("Handed in", f"{found.claims} accusations or acquittals, {found.networks} networks"),
+            ("Handed in", f"verdicts: {found.claims}, networks: {found.networks}"),
         ]
         # Before and after of the same pictures, as soon as there is an after.
         self.rows: list[tuple[str, float | None, float | None]] = []
