@@ -291,10 +291,15 @@ def test_an_interruption_keeps_the_rows_and_leaves_no_process(tmp_path: Path, nu
         str(tmp_path / "grades.csv"),
     ]
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        pids = [int(pid) for pid in written(tmp_path / "pids").split()]
-        process.send_signal(number)
-        told = process.communicate()[1]
+    # What runs in the background of a shell ignores Ctrl-C, and so does what it starts.
+    options: Any = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            pids = [int(pid) for pid in written(tmp_path / "pids").split()]
+            process.send_signal(number)
+            told = process.communicate(timeout=100)[1]
+        finally:
+            process.kill()
     assert ended(pids)
     assert [row["notebook"] for row in table(tmp_path / "grades.csv")] == ["1.ipynb"]
     if number == signal.SIGINT:

@@ -45,7 +45,7 @@ def test_a_chapter_keeps_the_shape_all_chapters_share(path: Path) -> None:
     assert "colab.research.google.com" in cells[1].source
     assert "remove-cell" in cells[1].metadata.tags
     assert "setup" in code[0].metadata.tags
-    assert re.search(r"\bload_specimen\((usual=|\))", code[0].source)
+    assert re.search(r"\bload_(specimen\((usual=|\))|case\()", code[0].source)
     first_figure = next(i for i, c in enumerate(code) if any(output_kinds(c)))
     assert first_figure < 3
     shown = [
