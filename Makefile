@@ -50,7 +50,7 @@ check-student: student  ## run the students' edition on SPECIMEN=imagenet
 	@$(CHECK) --specimen "$(SPECIMEN)" --folder build/student
 
 slow: book  ## the tests that take minutes: the pages in a browser, a case from its training to its repair
-	@LESSONS_BOOK="$(CURDIR)/_build/html" $(TWO) -m slow tests
+	@LESSONS_BOOK="$(CURDIR)/_build/html" $(TWO) --dist load -m slow tests
 
 lab: $(VENV)/installed  ## open JupyterLab on the chapters
 	@$(RUN)jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate book

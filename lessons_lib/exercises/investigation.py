@@ -264,7 +264,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         told = "".join(f"<p><b>{escape(name)}:</b> {escape(words)}</p>" for name, words in self.lines)
-        head = "<tr><th></th><th>before</th><th>after</th><th></th></tr>"
+        head = "<tr><td></td><th>before</th><th>after</th><td></td></tr>"
         rows = "".join(
             f'<tr><th scope="row">{escape(name)}</th><td>{_percent(before)}</td><td>{_percent(after)}</td>'
             f"<td>{_bar(before, ORANGE)}{_bar(after, BLUE)}</td></tr>"
